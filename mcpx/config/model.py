@@ -1,0 +1,514 @@
+"""The configuration as its author writes it: one struct per YAML section.
+
+These structs are the only description of the format. The JSON Schema for editors
+and ``docs/configuration.md`` are generated from them, so a field's docstring (the
+string under it) is what its user reads: one or two sentences, unit and default's
+reason included.
+
+A struct says what may be written, not what it means: nothing here is compiled,
+looked up or opened, and no value depends on another. ``config/validate.py`` checks
+across fields, ``config/snapshot.py`` compiles.
+
+Durations are Go's strings (``"30s"``, ``"2m"``, ``"1h30m"``) or numbers of seconds;
+they arrive here as ``Duration`` (a float of seconds). Credentials arrive as
+``Secret``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, field
+
+from mcpx.secret import Secret
+
+__all__ = [
+    "ApiClient",
+    "ArgumentRule",
+    "AuditConfig",
+    "AuthConfig",
+    "BreakerConfig",
+    "CacheConfig",
+    "CacheTool",
+    "ClientOverride",
+    "Config",
+    "CorsConfig",
+    "Duration",
+    "HealthConfig",
+    "InspectionConfig",
+    "LimitsConfig",
+    "LogConfig",
+    "MetricsConfig",
+    "OauthConfig",
+    "PolicyConfig",
+    "RateLimitConfig",
+    "RedactConfig",
+    "ServerCache",
+    "ServerConfig",
+    "ServerTimeouts",
+    "ServerTls",
+    "SessionsConfig",
+    "Scalar",
+    "TimeoutsConfig",
+    "TlsConfig",
+    "ToolRule",
+    "TracingConfig",
+]
+
+
+class Duration(float):
+    """Seconds, written as a Go duration string or a number."""
+
+    __slots__ = ()
+
+
+Scalar = str | bool | int | float
+Positive = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=0)]
+
+
+class Section(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """What every section shares: unknown keys are errors, and nothing changes after loading."""
+
+
+class ArgumentRule(Section):
+    """What one argument of a tool must look like. Every constraint given must hold."""
+
+    equals: Scalar | None = None
+    """The exact value. Numbers compare exactly, however large."""
+    one_of: list[Scalar] | None = None
+    """The values that are allowed."""
+    prefix: str | None = None
+    """The text must start so. For paths use `path_within`: a prefix sees no `..`."""
+    suffix: str | None = None
+    """The text must end so."""
+    regex: str | None = None
+    """An RE2 expression that must be found somewhere in the text; anchor it with `^` and `$`, or use `full_match`."""
+    full_match: str | None = None
+    """An RE2 expression that must match the whole text."""
+    path_within: str | list[str] | None = None
+    """Absolute folders. The text must be an absolute path that stays within one of them once `.`, `..`, `//` and percent-encoding are resolved."""
+    required: bool | None = None
+    """Whether a call without this argument is refused."""
+
+
+class ToolRule(Section):
+    """Rules about the arguments of one tool."""
+
+    args: dict[str, ArgumentRule] = field(default_factory=dict)
+    """Argument name to rule. A dotted name (`options.path`) reaches into objects, `*` stands for every element of an array or every member of an object."""
+
+
+class PolicyConfig(Section):
+    """What may be called, read and got. Deny wins over allow; an empty allow list allows all that is not denied."""
+
+    read_only: bool = False
+    """Refuse every `tools/call`, and show no tools."""
+    allow_tools: list[str] = field(default_factory=list)
+    """Tool names or globs (`*` any run, `?` one character). When given, every other tool is refused and hidden."""
+    deny_tools: list[str] = field(default_factory=list)
+    """Tool names or globs that are refused and hidden. Look-alikes (other case, full-width letters, added blanks) are refused too."""
+    tool_rules: dict[str, ToolRule] = field(default_factory=dict)
+    """Tool name or glob to rules about its arguments."""
+    allow_resources: list[str] = field(default_factory=list)
+    """Resource URIs or globs. When given, every other resource is refused and hidden."""
+    deny_resources: list[str] = field(default_factory=list)
+    """Resource URIs or globs that are refused and hidden."""
+    allow_prompts: list[str] = field(default_factory=list)
+    """Prompt names or globs. When given, every other prompt is refused and hidden."""
+    deny_prompts: list[str] = field(default_factory=list)
+    """Prompt names or globs that are refused and hidden."""
+    allow_methods: list[str] = field(default_factory=list)
+    """Methods outside the MCP specification that pass as well, by name or glob (`acme/*`). Without it they are refused."""
+    deny_methods: list[str] = field(default_factory=list)
+    """Methods that are refused, by name or glob (`logging/setLevel`, `completion/*`)."""
+
+
+class CacheTool(Section):
+    """Caching of one tool's results."""
+
+    ttl: Duration | None = None
+    """How long a result is kept; the cache's `default_ttl` when absent."""
+
+
+class ServerCache(Section):
+    """Which tools of a server are cached."""
+
+    tools: dict[str, CacheTool] = field(default_factory=dict)
+    """Tool name to its caching. A tool that is not named is not cached."""
+
+
+class ServerTimeouts(Section):
+    """How long one upstream may take. They override the gateway's own."""
+
+    connect: Duration | None = None
+    """Name lookup, TCP and TLS together."""
+    head: Duration | None = None
+    """From the request to the first byte of the answer's head."""
+    idle: Duration | None = None
+    """Silence within an answer's body. Event streams have `stream_idle`."""
+    stream_idle: Duration | None = None
+    """Silence on an event stream before it is closed; clients then resume it."""
+    total: Duration | None = None
+    """From the request to the answer's last byte, event streams excepted."""
+
+
+class ServerTls(Section):
+    """TLS towards one upstream. Certificates are always verified."""
+
+    ca: str | None = None
+    """A PEM file of authorities to trust instead of the system's."""
+    cert: str | None = None
+    """A PEM file with the gateway's client certificate, for servers that ask for one."""
+    key: str | None = None
+    """The PEM file with the client certificate's key."""
+    server_name: str | None = None
+    """The name to verify, where it differs from the URL's host."""
+
+
+class ServerConfig(Section):
+    """One MCP server behind the gateway, reached at `/mcp/{name}`."""
+
+    name: str
+    """Letters, digits, `-`, `_` and `.`; unique. It is in the endpoint's path, the metrics and the audit."""
+    url: str | None = None
+    """The server's endpoint, used exactly as written: nothing is added, cleaned or followed."""
+    transport: Literal["http", "sse", "stdio"] = "http"
+    """`http` is Streamable HTTP; `sse` is read as `http`; `stdio` runs `command`."""
+    command: str | None = None
+    """For stdio: the program to run."""
+    args: list[str] = field(default_factory=list)
+    """For stdio: its arguments."""
+    env: dict[str, str] = field(default_factory=dict)
+    """For stdio: variables added to its environment."""
+    workdir: str | None = None
+    """For stdio: the folder it runs in."""
+    request_timeout: Duration | None = None
+    """How long one request may take, head and body; short for `timeouts.head` and `timeouts.total`."""
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    """What clients may do on this server."""
+    cache: ServerCache = field(default_factory=ServerCache)
+    """Which results are cached."""
+    timeouts: ServerTimeouts = field(default_factory=ServerTimeouts)
+    """Time limits that differ from the gateway's."""
+    tls: ServerTls = field(default_factory=ServerTls)
+    """TLS towards the server, for `https` URLs."""
+    forward_headers: list[str] = field(default_factory=list)
+    """Request headers of the client's that also go upstream. Credentials, cookies and hop-by-hop headers can't be named."""
+    paths: list[str] = field(default_factory=list)
+    """Paths below `/mcp/{name}` that are forwarded as well, appended to the URL's path; exact or glob. None by default."""
+    forward_query: bool = False
+    """Whether a query string of the client's is sent upstream. Refused otherwise."""
+    max_connections: Positive = 256
+    """Connections to this server at one time; further requests wait for one until `timeouts.connect` has passed."""
+
+
+class ApiClient(Section):
+    """One client that authenticates with a token of its own."""
+
+    name: str
+    """Its name in policy, limits, audit and metrics; unique."""
+    token: Secret
+    """Its credential. Write `${NAME}` and keep the value in the environment."""
+
+
+class OauthConfig(Section):
+    """The gateway as an OAuth 2.1 resource server."""
+
+    resource: str | None = None
+    """The gateway's own canonical URI, which tokens must name as their audience (RFC 8707)."""
+    jwks_uri: str | None = None
+    """Where the authorization server publishes its keys."""
+    issuer: str | None = None
+    """The `iss` that tokens must carry."""
+    authorization_servers: list[str] = field(default_factory=list)
+    """Issuers to name in the protected resource metadata (RFC 9728)."""
+
+
+class AuthConfig(Section):
+    """Who may use the gateway."""
+
+    enabled: bool = False
+    """Whether a credential is asked for. With `true`, `type` must name how."""
+    type: Literal["", "none", "bearer", "api_key", "oauth"] = ""
+    """`bearer` reads `Authorization: Bearer …`, `api_key` reads `header`."""
+    token: Secret | None = None
+    """One token for everybody; its principal is called `default`."""
+    header: str = "X-API-Key"
+    """The header that `api_key` reads."""
+    clients: list[ApiClient] = field(default_factory=list)
+    """Clients with a name and a token each."""
+    identity_claim: str = "sub"
+    """For oauth: the claim that names the principal."""
+    oauth: OauthConfig | None = None
+    """Settings of `type: oauth`."""
+    public: list[Literal["health", "metrics", "servers"]] = field(default_factory=list)
+    """Endpoints that need no credential. `/health` without one tells its status and nothing else."""
+
+
+class ClientOverride(Section):
+    """What one client may do, on top of each server's own policy. It can only take away."""
+
+    servers: dict[str, PolicyConfig] = field(default_factory=dict)
+    """Server name to the policy that this client must satisfy as well."""
+
+
+class RedactConfig(Section):
+    """What the audit log must not contain."""
+
+    keys: list[str] = field(default_factory=list)
+    """Argument names whose values become `***`, at any depth, in any case; added to the built-in ones (password, token, secret, authorization, …)."""
+    patterns: list[str] = field(default_factory=list)
+    """RE2 expressions; what they match becomes `***`."""
+    tools: list[str] = field(default_factory=list)
+    """Tools, by name or glob, whose arguments are left out whole."""
+
+
+class AuditConfig(Section):
+    """One JSON line for every decision."""
+
+    enabled: bool = False
+    """Whether decisions are recorded."""
+    output: Literal["stdout", "stderr", "file", "json", ""] = "stdout"
+    """Where to; `json` is read as `stdout`."""
+    path: str | None = None
+    """For `file`: the file. It is created for its owner alone, with its folders."""
+    arguments: bool = False
+    """Whether the arguments of tool calls are recorded, redacted."""
+    redact: RedactConfig = field(default_factory=RedactConfig)
+    """What is masked in them."""
+    max_bytes: Count = 100 * 1024 * 1024
+    """The size at which the file is rotated; 0 for never."""
+    keep: Count = 5
+    """How many rotated files are kept: exactly so many."""
+    queue: Positive = 8192
+    """Records that may wait to be written."""
+    on_full: Literal["block", "shed"] = "block"
+    """When the queue is full: `block` makes requests wait, then answers 503; `shed` drops records, counts them, and writes the count."""
+
+
+class RateLimitConfig(Section):
+    """Token buckets. A request must find a token in each that is on."""
+
+    enabled: bool = False
+    """Whether requests are limited."""
+    rps: float = 0.0
+    """Requests a second, all clients together."""
+    burst: int = 0
+    """The size of that bucket."""
+    client_rps: float = 0.0
+    """Requests a second of each client (by name, or by address without authentication); 0 for no such limit."""
+    client_burst: int = 0
+    """The size of a client's bucket; `burst` when 0."""
+    per_tool: bool = False
+    """Whether each tool of each server has a bucket of its own."""
+    tool_rps: float = 0.0
+    """Calls a second of one tool; `rps` when 0 or less."""
+    tool_burst: int = 0
+    """The size of a tool's bucket; `burst` when 0 or less."""
+    max_keys: Positive = 10_000
+    """Buckets kept at one time; the one idle longest goes first."""
+
+
+class CorsConfig(Section):
+    """Which web pages may call the gateway from a browser."""
+
+    enabled: bool = False
+    """Whether preflight requests are answered and CORS headers sent."""
+    allowed_origins: list[str] = field(default_factory=list)
+    """Origins such as `https://app.example.com`; `*` for all. Pages on this machine may always call a gateway on its loopback address."""
+    allowed_methods: list[str] = field(default_factory=list)
+    """Methods told to browsers; GET, POST, DELETE and OPTIONS when empty."""
+    allowed_headers: list[str] = field(default_factory=list)
+    """Request headers told to browsers; those that MCP clients send when empty."""
+    max_age: str | int = "86400"
+    """Seconds for which a browser may keep a preflight's answer."""
+
+
+class InspectionConfig(Section):
+    """What is looked for in answers."""
+
+    tool_integrity: Literal["", "off", "warn", "enforce"] = ""
+    """Whether a tool whose definition changed is reported (`warn`) or refused (`enforce`)."""
+    filter_tools_list: bool = True
+    """Whether what a client may not call is left out of its lists."""
+
+
+class BreakerConfig(Section):
+    """When a failing server is left alone for a while."""
+
+    enabled: bool = False
+    """Whether servers have a circuit breaker."""
+    failure_threshold: Count = 5
+    """Failures in a row that open it."""
+    cooldown: Duration = Duration(30)
+    """How long it stays open."""
+    half_open_max: Count = 1
+    """Requests that may try it afterwards at one time."""
+
+
+class TracingConfig(Section):
+    """OpenTelemetry spans."""
+
+    enabled: bool = False
+    """Whether spans are exported."""
+    exporter: Literal["", "otlp", "stdout"] = "otlp"
+    """Where to."""
+    endpoint: str | None = None
+    """The collector, `host:port`."""
+    service_name: str = "mcpx"
+    """The service's name in the traces."""
+    sample_ratio: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    """The share of traces that is recorded."""
+    insecure: bool = True
+    """Whether the collector is reached without TLS."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Headers for the collector."""
+
+
+class CacheConfig(Section):
+    """Results kept and given again."""
+
+    enabled: bool = False
+    """Whether there is a cache. Alone it caches nothing: servers name their tools."""
+    max_entries: Count = 1000
+    """Results kept at one time."""
+    default_ttl: Duration = Duration(60)
+    """How long, where a tool says nothing else."""
+    max_body_bytes: Count = 262_144
+    """The largest result that is kept."""
+    purge_on_reload: bool = False
+    """Whether a reload empties it."""
+
+
+class TlsConfig(Section):
+    """TLS on the gateway's own listener."""
+
+    cert: str
+    """A PEM file with the certificate and its chain."""
+    key: str
+    """The PEM file with its key."""
+
+
+class LimitsConfig(Section):
+    """Bounds on what one peer can make the gateway hold."""
+
+    max_header_bytes: Positive = 32_768
+    """A request's or an answer's head."""
+    max_header_count: Positive = 100
+    """Headers in one head."""
+    max_body_bytes: Positive = 4 * 1024 * 1024
+    """A request's body."""
+    max_unauthenticated_bytes: Count = 65_536
+    """A request's body before its sender is known; larger ones are refused unread when authentication is on."""
+    max_depth: Positive = 64
+    """Nesting of a JSON-RPC message."""
+    max_listing_bytes: Positive = 16 * 1024 * 1024
+    """An answer, or one event of a stream, that must be held whole to be filtered."""
+    max_connections: Positive = 16_384
+    """Client connections at one time; further ones wait to be accepted."""
+
+
+class TimeoutsConfig(Section):
+    """Bounds on how long one peer can keep the gateway waiting."""
+
+    read: Duration = Duration(30)
+    """A request's head and body, from its first byte to its last."""
+    write: Duration = Duration(60)
+    """A client that takes nothing of its answer."""
+    keep_alive: Duration = Duration(120)
+    """A connection without a request."""
+    connect: Duration = Duration(5)
+    """Reaching a server: name lookup, TCP and TLS."""
+    head: Duration = Duration(300)
+    """A server's first byte of an answer."""
+    idle: Duration = Duration(60)
+    """Silence within an answer's body."""
+    stream_idle: Duration = Duration(3600)
+    """Silence on an event stream."""
+    total: Duration = Duration(600)
+    """A whole exchange, event streams excepted."""
+    drain: Duration = Duration(10)
+    """What is in flight when the gateway is told to stop."""
+
+
+class HealthConfig(Section):
+    """How `/health` looks at the servers."""
+
+    timeout: Duration = Duration(5)
+    """One server's probe."""
+    cache_ttl: Duration = Duration(5)
+    """How long a finding is given again before servers are asked anew."""
+
+
+class MetricsConfig(Section):
+    """What `/metrics` shows."""
+
+    milliseconds: bool = False
+    """Also show `mcpx_request_duration_ms`, for dashboards that expect it. Linters object to its unit."""
+    max_tools: Count = 512
+    """Tool names that get a label of their own on each server; further ones are `other`."""
+
+
+class LogConfig(Section):
+    """The gateway's own log, on stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe message that is shown."""
+    format: Literal["auto", "text", "json"] = "auto"
+    """`text` is key=value; `auto` colours it on a terminal."""
+
+
+class SessionsConfig(Section):
+    """How session ids are sealed."""
+
+    key: Secret | None = None
+    """A secret of 32 or more characters, the same on every replica. Without it a new one is made at each start, and clients begin new sessions after a restart."""
+
+
+class Config(Section):
+    """The whole file. Every section is optional."""
+
+    listen: str = ":8080"
+    """`host:port`, `:port` for every interface, or `unix:/path`."""
+    servers: list[ServerConfig] = field(default_factory=list)
+    """The MCP servers behind the gateway."""
+    auth: AuthConfig = field(default_factory=AuthConfig)
+    """Who may use it."""
+    clients: dict[str, ClientOverride] = field(default_factory=dict)
+    """What single clients may not do."""
+    audit: AuditConfig = field(default_factory=AuditConfig)
+    """The record of decisions."""
+    rate_limit: RateLimitConfig = field(default_factory=RateLimitConfig)
+    """How much may be asked."""
+    cors: CorsConfig = field(default_factory=CorsConfig)
+    """Browsers."""
+    allowed_hosts: list[str] = field(default_factory=list)
+    """Names in `Host` that are served, with or without port. A loopback listener serves loopback names in any case; another one serves every name when this is empty."""
+    trusted_proxies: list[str] = field(default_factory=list)
+    """Networks (`10.0.0.0/8`) whose `X-Forwarded-For` is believed."""
+    inspection: InspectionConfig = field(default_factory=InspectionConfig)
+    """Looking into answers."""
+    circuit_breaker: BreakerConfig = field(default_factory=BreakerConfig)
+    """Failing servers."""
+    tracing: TracingConfig = field(default_factory=TracingConfig)
+    """Spans."""
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    """Kept results."""
+    tls: TlsConfig | None = None
+    """TLS on the listener."""
+    http2: bool = False
+    """Whether the TLS listener speaks HTTP/2 as well. It costs more CPU a request."""
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    """Bounds on size."""
+    timeouts: TimeoutsConfig = field(default_factory=TimeoutsConfig)
+    """Bounds on time."""
+    health: HealthConfig = field(default_factory=HealthConfig)
+    """Health probes."""
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    """Metrics."""
+    log: LogConfig = field(default_factory=LogConfig)
+    """The gateway's own log."""
+    sessions: SessionsConfig = field(default_factory=SessionsConfig)
+    """Session ids."""
