@@ -104,6 +104,8 @@ class GatewayError(McpxError):
         self.reason = reason if reason is not None else message
         self.headers = headers
         self.data = data
+        #: The id of the message that is refused, where only the refusal knows it.
+        self.id: bytes | None = None
         if rpc_code is not None:
             self.rpc_code = rpc_code
         if status is not None:

@@ -1,0 +1,323 @@
+"""The composition root: what runs, who owns it, and how it starts, reloads and ends.
+
+The tree of tasks; an arrow is "owned by", and nothing else starts tasks:
+
+    run
+    └─ services                      cancelled last
+       ├─ Deadlines                  everything that waits too long
+       ├─ AuditLog                   the record's writer (a new one where it changed)
+       ├─ signals                    SIGHUP reloads; SIGINT and SIGTERM stop
+       ├─ ConfigWatcher              with -watch
+       └─ Listener (or Http2Listener)
+          └─ a task per connection
+             └─ a task per event stream, which sees the client leave
+
+Starting: read and compile the configuration, then open the socket, then accept. What is
+wrong is told before a byte is served.
+
+Reloading: build the new state whole, beside the old one; swap; then close what nothing
+uses any more. A configuration with a fault changes nothing.
+
+Stopping: accept no more, let what is in flight end (``timeouts.drain``), cut the rest,
+write every audit line, leave.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from mcpx import __version__
+from mcpx.config.describe import describe
+from mcpx.config.load import load_snapshot
+from mcpx.config.model import Config
+from mcpx.config.snapshot import Snapshot
+from mcpx.errors import ConfigError
+from mcpx.gateway.endpoints import pages
+from mcpx.gateway.pipeline import Pipeline
+from mcpx.gateway.probe import probe
+from mcpx.gateway.state import State, prepare
+from mcpx.services.audit import AuditLog
+from mcpx.services.health import Health
+from mcpx.services.metrics import Metrics
+from mcpx.services.watch import ConfigWatcher
+from mcpx.transport.connection import Bounds
+from mcpx.transport.deadlines import Deadlines
+from mcpx.transport.listener import Listener, open_socket, server_context
+
+__all__ = ["App", "read_snapshot", "run"]
+
+log = logging.getLogger("mcpx")
+
+#: Read at start; changing one of these in a running gateway has no effect.
+_NEEDS_RESTART: Final = ("listen", "http2")
+AUDIT_DRAIN_S: Final = 10.0
+
+
+def read_snapshot(path: str, environ: Mapping[str, str], generation: int) -> Snapshot:
+    """The configuration at ``path``, compiled.
+
+    Raises:
+        ConfigError: it can't be read, or something in it is wrong.
+    """
+    try:
+        text = Path(path).read_bytes()
+    except OSError as exc:
+        raise ConfigError([f"{path}: {exc.strerror or exc}; name the file with -c"]) from exc
+    return load_snapshot(text, filename=path, environ=environ, generation=generation)
+
+
+def check_snapshot(path: str, environ: Mapping[str, str]) -> Snapshot:
+    """``read_snapshot``, and whether the files that it names can be used.
+
+    Raises:
+        ConfigError: it can't be read, or something in it is wrong.
+    """
+    snapshot = read_snapshot(path, environ, 1)
+    config = snapshot.config
+    if config.tls is not None:
+        server_context(config.tls.cert, config.tls.key, http2=config.http2)
+    prepare(snapshot, None, None)
+    return snapshot
+
+
+class App:
+    """One gateway.
+
+    Args:
+        path: the configuration file; read again at every reload.
+        environ: what ``${NAME}`` in it refers to.
+        watch_interval_s: how often to look for changes of the file; ``None`` not to.
+        started: told the listener's address once connections are accepted.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        environ: Mapping[str, str],
+        *,
+        watch_interval_s: float | None = None,
+        started: Callable[[str], None] | None = None,
+    ) -> None:
+        self._path = path
+        self._environ = environ
+        self._watch_interval_s = watch_interval_s
+        self._started = started
+        self._generation = 1
+        self._deadlines = Deadlines()
+        snapshot = read_snapshot(path, environ, self._generation)
+        self._metrics = Metrics(snapshot.config.metrics, version=__version__)
+        audit = AuditLog.of(snapshot.config.audit, snapshot.redactor, self._metrics)
+        self.state = State(prepare(snapshot, audit, None), self._metrics)
+        self._health = Health(
+            lambda route: probe(self.state, route),
+            cache_ttl_s=snapshot.config.health.cache_ttl,
+            timeout_s=snapshot.config.health.timeout,
+            version=__version__,
+        )
+        self.pipeline = Pipeline(self.state, pages(self.state, self._health))
+        self._services: trio.Nursery | None = None
+        self._listener: Listener | None = None
+        self._stop = trio.Event()
+        self._reload_lock = trio.Lock()
+
+    async def run(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until stopped by ``stop`` or a signal.
+
+        Raises:
+            ConfigError: the address or the certificate can't be had.
+        """
+        raise_descriptor_limit()
+        config = self.state.snapshot.config
+        listener = self._listener = self._open(config)
+        self._metrics.count_connections(lambda: listener.connections)
+        async with trio.open_nursery() as services:
+            self._services = services
+            await services.start(self._deadlines.run)
+            self._deadlines.every_tick(self._reap)
+            if self.state.audit is not None:
+                await services.start(self.state.audit.run)
+            await services.start(self._signals)
+            if self._watch_interval_s is not None:
+                watcher = ConfigWatcher(self._path, self._watch_interval_s, self._changed)
+                await services.start(watcher.run)
+            async with trio.open_nursery() as listening:
+                await listening.start(listener.run)
+                log.info("ready", extra={"fields": {"listen": listener.address}})
+                if self._started is not None:
+                    self._started(listener.address)
+                task_status.started(listener.address)
+                await self._stop.wait()
+                await self._drain(listener, listening)
+            await self._last_records()
+            for pool in self.state.pools.values():
+                pool.close()
+            services.cancel_scope.cancel(reason="the gateway has stopped")
+        log.info("stopped")
+
+    def stop(self) -> None:
+        """Begin to stop. A second call ends at once what is in flight."""
+        if self._stop.is_set() and self._draining is not None:
+            self._draining.cancel(reason="told twice to stop")
+        self._stop.set()
+
+    _draining: trio.CancelScope | None = None
+
+    def _open(self, config: Config) -> Listener:
+        tls = server_context(config.tls.cert, config.tls.key, http2=config.http2) if config.tls else None
+        return Listener(
+            open_socket(config.listen),
+            handler=self.pipeline.handle,
+            admit=self.pipeline.admit,
+            bounds=_bounds(config),
+            deadlines=self._deadlines,
+            max_connections=config.limits.max_connections,
+            tls=tls,
+        )
+
+    # -- stopping ---------------------------------------------------------------
+
+    async def _drain(self, listener: Listener, listening: trio.Nursery) -> None:
+        drain_s = self.state.snapshot.config.timeouts.drain
+        self.state.stopping = True
+        listener.stop()
+        for stream in list(self.state.open_streams):
+            stream.cancel(reason="the gateway stops")
+        log.info(
+            "stopping", extra={"fields": {"in_flight": listener.connections, "drain_s": drain_s}}
+        )
+        with trio.move_on_after(drain_s) as self._draining:
+            await listener.ended.wait()
+        if not listener.ended.is_set():
+            log.warning("cutting what is still in flight")
+        listening.cancel_scope.cancel(reason="the time to drain is over")
+
+    async def _last_records(self) -> None:
+        if self.state.audit is not None:
+            await self.state.audit.drain(AUDIT_DRAIN_S)
+
+    async def _signals(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        with trio.open_signal_receiver(
+            signal.SIGHUP, signal.SIGINT, signal.SIGTERM
+        ) as received:
+            task_status.started()
+            async for number in received:
+                if number == signal.SIGHUP:
+                    await self.reload("SIGHUP")
+                else:
+                    self.stop()
+
+    # -- reloading --------------------------------------------------------------
+
+    async def _changed(self) -> None:
+        await self.reload("the file changed")
+
+    async def reload(self, why: str) -> bool:
+        """Read the configuration again; whether it was put in place."""
+        async with self._reload_lock:
+            try:
+                before = await self._replace()
+            except ConfigError as exc:
+                self._metrics.reloaded(ok=False)
+                log.error("the configuration was not reloaded; the old one stays")  # noqa: TRY400
+                for problem in exc.problems:
+                    log.error(problem)  # noqa: TRY400
+                return False
+        self._metrics.reloaded(ok=True)
+        snapshot = self.state.snapshot
+        fields = {
+            "why": why,
+            "generation": snapshot.generation,
+            "servers": len(snapshot.routes),
+        }
+        log.info("configuration reloaded", extra={"fields": fields})
+        for name in _NEEDS_RESTART:
+            if getattr(before.config, name) != getattr(snapshot.config, name):
+                log.warning("`%s` has changed: that needs a restart", name)
+        for warning in snapshot.warnings:
+            log.warning(warning)
+        return True
+
+    async def _replace(self) -> Snapshot:
+        """Build the new state, then swap it in. Gives the snapshot that was replaced."""
+        state = self.state
+        old, old_audit = state.snapshot, state.audit
+        snapshot = await trio.to_thread.run_sync(
+            read_snapshot, self._path, self._environ, self._generation + 1
+        )
+        config = snapshot.config
+        tls = None
+        if config.tls is not None and old.config.tls is not None:
+            tls = server_context(config.tls.cert, config.tls.key, http2=config.http2)
+        audit = old_audit
+        if audit is None or not audit.matches(config.audit):
+            audit = AuditLog.of(config.audit, snapshot.redactor, self._metrics)
+        else:
+            audit.redactor = snapshot.redactor
+        prepared = prepare(snapshot, audit, state)
+        # Nothing below can fail.
+        self._generation += 1
+        services, listener = self._services, self._listener
+        assert services is not None
+        assert listener is not None
+        if audit is not None and audit is not old_audit:
+            await services.start(audit.run)
+        for pool in state.apply(prepared):
+            pool.close()
+        self._health.configure(
+            cache_ttl_s=config.health.cache_ttl, timeout_s=config.health.timeout
+        )
+        listener.bounds = _bounds(config)
+        listener.max_connections = config.limits.max_connections
+        if tls is not None:
+            listener.tls = tls
+        if old_audit is not None and old_audit is not audit:
+            await old_audit.drain(AUDIT_DRAIN_S)
+        return old
+
+    def _reap(self, now: float) -> None:
+        for pool in self.state.pools.values():
+            pool.reap(now)
+
+
+def _bounds(config: Config) -> Bounds:
+    limits, timeouts = config.limits, config.timeouts
+    return Bounds(
+        header_bytes=limits.max_header_bytes,
+        header_count=limits.max_header_count,
+        body_bytes=limits.max_body_bytes,
+        keep_alive_s=timeouts.keep_alive,
+        read_s=timeouts.read,
+        write_s=timeouts.write,
+    )
+
+
+def raise_descriptor_limit() -> None:
+    """As many file descriptors as this process may have: each connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):
+            log.debug("the limit of descriptors stays at %d", soft)
+
+
+def run(path: str, *, watch_interval_s: float | None = None) -> None:
+    """Run a gateway until it is stopped.
+
+    Raises:
+        ConfigError: it can't start; said so that its operator can mend it.
+    """
+    app = App(path, os.environ, watch_interval_s=watch_interval_s)
+    for line in describe(app.state.snapshot).splitlines():
+        log.info(line)
+    trio.run(app.run)

@@ -1,0 +1,86 @@
+"""The gateway's own pages: ``/health``, ``/servers``, ``/metrics``.
+
+What it is: one function for each page. They are for operators: where clients must
+authenticate, so must whoever reads these, unless ``auth.public`` names them. Without a
+credential ``/health`` tells its status and nothing else; ``/health/live`` tells that the
+process runs, whatever its servers do. What it must never do: show a credential, or the
+parts of a URL that may hold one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from mcpx.config.describe import masked_url
+from mcpx.errors import BadRequest, Unauthorized
+from mcpx.gateway.exchange import Exchange
+from mcpx.gateway.pipeline import identify, limit
+from mcpx.gateway.state import State
+from mcpx.services.health import Health
+
+__all__ = ["pages"]
+
+
+def pages(state: State, health: Health) -> dict[bytes, Callable[[Exchange], Awaitable[None]]]:
+    """Path to page."""
+
+    async def show_health(ex: Exchange) -> None:
+        _readable(ex)
+        try:
+            _authorized(ex, state, "health")
+        except Unauthorized:
+            # What a load balancer needs is no secret; who the servers are is.
+            limit(ex, state)
+            report = await health.public_report(list(ex.snapshot.routes.values()))
+        else:
+            report = await health.report(list(ex.snapshot.routes.values()))
+        status = 503 if report["status"] == "unhealthy" else 200
+        body = msgspec.json.format(msgspec.json.encode(report), indent=2)
+        await _page(ex, status, b"application/json", body)
+
+    async def show_live(ex: Exchange) -> None:
+        _readable(ex)
+        limit(ex, state)
+        await _page(ex, 200, b"application/json", b'{"status":"alive"}')
+
+    async def show_servers(ex: Exchange) -> None:
+        _readable(ex)
+        _authorized(ex, state, "servers")
+        listed = [
+            {"name": route.name, "url": masked_url(route.server)}
+            for route in ex.snapshot.routes.values()
+        ]
+        await _page(ex, 200, b"application/json", msgspec.json.encode({"servers": listed}))
+
+    async def show_metrics(ex: Exchange) -> None:
+        _readable(ex)
+        _authorized(ex, state, "metrics")
+        body = await state.metrics.exposition()
+        await _page(ex, 200, b"text/plain; version=0.0.4; charset=utf-8", body)
+
+    return {
+        b"/health": show_health,
+        b"/health/live": show_live,
+        b"/servers": show_servers,
+        b"/metrics": show_metrics,
+    }
+
+
+def _readable(ex: Exchange) -> None:
+    if ex.request.method not in ("GET", "HEAD"):
+        raise BadRequest("this page is read with GET", status=405, headers=((b"allow", b"GET"),))
+
+
+def _authorized(ex: Exchange, state: State, page: str) -> None:
+    if page not in ex.snapshot.public:
+        identify(ex)
+    limit(ex, state)
+
+
+async def _page(ex: Exchange, status: int, content_type: bytes, body: bytes) -> None:
+    ex.outcome, ex.status, ex.allowed = "page", status, True
+    headers = ex.common_headers()
+    headers += [(b"content-type", content_type), (b"cache-control", b"no-store")]
+    await ex.reply.answer(status, headers, body)

@@ -1,0 +1,114 @@
+"""One exchange: a request, what was found out about it, and what became of it.
+
+What it is: the value that the pipeline's steps hand on. Each step fills in its part;
+the audit line and the metrics are written from it at the end, whatever happened.
+What it must never do: decide or wait.
+"""
+
+from __future__ import annotations
+
+import random
+
+from mcpx._speedups.frames_py import Frame
+from mcpx.config.snapshot import Route, Snapshot
+from mcpx.core.identity import ANONYMOUS, Principal
+from mcpx.core.policy import Kind, Policy
+from mcpx.errors import GatewayError
+from mcpx.transport.http import Headers, Reply, Request
+
+__all__ = ["Exchange"]
+
+_MAX_REQUEST_ID = 128
+_REQUEST_ID = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.:/+=@")
+
+
+class Exchange:
+    """A request on its way. ``headers`` maps lower-case names to values."""
+
+    __slots__ = (
+        "allowed",
+        "client_ip",
+        "error",
+        "fault",
+        "frame",
+        "headers",
+        "kind",
+        "method",
+        "modern",
+        "name",
+        "outcome",
+        "path",
+        "policy",
+        "principal",
+        "query",
+        "reason",
+        "reply",
+        "request",
+        "request_id",
+        "route",
+        "session",
+        "snapshot",
+        "started_s",
+        "status",
+        "upstream_path",
+    )
+
+    def __init__(
+        self, request: Request, reply: Reply, snapshot: Snapshot, started_s: float
+    ) -> None:
+        self.request = request
+        self.reply = reply
+        self.snapshot = snapshot
+        self.started_s = started_s
+        self.headers: dict[bytes, bytes] = dict(request.headers)
+        self.request_id = _request_id(self.headers.get(b"x-request-id"))
+        path, mark, query = request.target.partition(b"?")
+        self.path = path
+        self.query = query if mark else None
+        self.client_ip = request.peer
+        self.principal: Principal = ANONYMOUS
+        self.route: Route | None = None
+        self.policy: Policy | None = None
+        #: What the front door understood; ``fault`` is why it did not.
+        self.frame: Frame | None = None
+        self.fault: GatewayError | None = None
+        self.modern = False
+        #: The JSON-RPC method, or the HTTP method where there is no message.
+        self.method = request.method
+        #: What the request is about: a tool, a prompt, a resource.
+        self.kind: Kind | None = None
+        self.name: str | None = None
+        #: The session id that the upstream knows.
+        self.session: bytes | None = None
+        self.upstream_path: bytes | None = None
+        # What became of it.
+        self.allowed = False
+        self.reason = ""
+        self.status = 0
+        self.outcome = "error"
+        self.error: GatewayError | None = None
+
+    @property
+    def tool(self) -> str | None:
+        """The tool that is called, if one is."""
+        return self.name if self.kind is Kind.TOOL else None
+
+    @property
+    def id(self) -> bytes | None:
+        """The raw JSON text of the message's id."""
+        return self.frame.id if self.frame is not None else None
+
+    def common_headers(self) -> Headers:
+        """The headers that every answer carries."""
+        headers: Headers = [(b"x-request-id", self.request_id)]
+        origin = self.headers.get(b"origin")
+        if origin is not None:
+            headers += self.snapshot.origins.cors_headers(origin)
+        return headers
+
+
+def _request_id(given: bytes | None) -> bytes:
+    """The client's own request id if it is harmless, else a new one of 16 hex characters."""
+    if given and len(given) <= _MAX_REQUEST_ID and _REQUEST_ID.issuperset(given):
+        return given
+    return b"%016x" % random.getrandbits(64)  # noqa: S311 - a name, not a secret

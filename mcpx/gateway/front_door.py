@@ -1,0 +1,206 @@
+"""Reading the request: what the client asks, from whom and for what.
+
+What it is: the steps before anything is decided. They turn a request into a message
+that was understood, or into the refusal to give. What it must never do: forward
+something, or let a request pass because it could not be read.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mcpx._speedups.frames_py import elements, members, scan, string
+from mcpx.core.policy import Kind
+from mcpx.errors import (
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    BadRequest,
+    FrameError,
+    GatewayError,
+    HeaderMismatch,
+    UnknownServer,
+)
+from mcpx.gateway.exchange import Exchange
+from mcpx.protocol.headers import decode_value, is_json_content_type
+from mcpx.protocol.mcp import TARGETS, is_modern
+
+__all__ = ["find_route", "read_message"]
+
+_KINDS: Final = {"tool": Kind.TOOL, "prompt": Kind.PROMPT, "resource": Kind.RESOURCE}
+_PREFIX: Final = b"/mcp/"
+_ALLOWED: Final = ("POST", "GET", "DELETE", "OPTIONS")
+
+
+def read_message(ex: Exchange) -> GatewayError | None:
+    """Understand the request's body; give the refusal if that can't be done.
+
+    Only POST carries a message. A body on GET or DELETE is refused: a server might read
+    what nobody judged.
+    """
+    request = ex.request
+    try:
+        if request.method == "POST":
+            _read_post(ex)
+        elif request.body:
+            raise BadRequest(f"{request.method} has no body; send messages with POST")
+        elif request.method not in _ALLOWED:
+            raise BadRequest(
+                f"{request.method} is not served here",
+                status=405,
+                headers=((b"allow", b"GET, POST, DELETE, OPTIONS"),),
+            )
+        else:
+            ex.modern = is_modern(ex.headers.get(b"mcp-protocol-version"), None)
+    except GatewayError as fault:
+        return fault
+    return None
+
+
+def _read_post(ex: Exchange) -> None:
+    headers = ex.headers
+    if not is_json_content_type(headers.get(b"content-type", b"")):
+        raise BadRequest("send application/json, in UTF-8", status=415)
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise BadRequest("send the body without a content-encoding", status=415)
+    try:
+        frame = scan(ex.request.body, ex.snapshot.config.limits.max_depth)
+    except FrameError as exc:
+        # The id, where it was understood, makes the refusal reach the one who waits.
+        ex.modern = is_modern(headers.get(b"mcp-protocol-version"), None)
+        raise _frame_refusal(exc) from exc
+    ex.frame = frame
+    ex.modern = is_modern(headers.get(b"mcp-protocol-version"), frame.protocol_version)
+    if frame.method is None:
+        ex.method = "response"
+        return
+    ex.method = frame.method
+    target = TARGETS.get(frame.method)
+    if target is not None:
+        ex.kind = _KINDS[target]
+        ex.name = frame.uri if target == "resource" else frame.name
+    _same_in_headers(ex)
+
+
+def _frame_refusal(exc: FrameError) -> BadRequest:
+    refusal = BadRequest(exc.message, rpc_code=exc.rpc_code)
+    refusal.id = exc.id
+    return refusal
+
+
+def _same_in_headers(ex: Exchange) -> None:
+    """Headers that mirror the body must say what the body says.
+
+    A server, or a proxy before it, may go by the header: what was judged would then not
+    be what is done. MCP 2026-07-28, Streamable HTTP, "Standard request headers".
+    """
+    frame, headers = ex.frame, ex.headers
+    assert frame is not None
+    method = headers.get(b"mcp-method")
+    if method is not None and method.decode("latin-1") != frame.method:
+        raise HeaderMismatch("Mcp-Method differs from the message's method")
+    named = headers.get(b"mcp-name")
+    if named is not None:
+        try:
+            text = decode_value(named)
+        except ValueError as exc:
+            raise HeaderMismatch(f"Mcp-Name can't be read: {exc}") from exc
+        expected = ex.name if ex.kind is not None else _task_id(ex)
+        if expected is not None and text != expected:
+            raise HeaderMismatch("Mcp-Name differs from the name in the message")
+    version = headers.get(b"mcp-protocol-version")
+    if (
+        version is not None
+        and frame.protocol_version is not None
+        and version.decode("latin-1") != frame.protocol_version
+    ):
+        raise HeaderMismatch("MCP-Protocol-Version differs from the message's _meta")
+
+
+def _task_id(ex: Exchange) -> str | None:
+    frame = ex.frame
+    assert frame is not None
+    if frame.method is None or not frame.method.startswith("tasks/") or frame.params is None:
+        return None
+    body = ex.request.body
+    for key, start, end in members(body, frame.params[0]):
+        if key == "taskId":
+            return string(body, (start, end))
+    return None
+
+
+def more_targets(ex: Exchange) -> list[tuple[Kind, str]]:
+    """What else a message names that a policy has a say in.
+
+    ``completion/complete`` names a prompt or a template; ``subscriptions/listen`` names
+    resources.
+
+    Raises:
+        BadRequest: it names them in a way that can't be judged.
+    """
+    frame, body = ex.frame, ex.request.body
+    assert frame is not None
+    if frame.method == "completion/complete":
+        if frame.ref is None:
+            raise BadRequest('"params.ref" is missing', rpc_code=INVALID_PARAMS)
+        ref = {key: string(body, (start, end)) for key, start, end in members(body, frame.ref[0])}
+        kind, named = ref.get("type"), {"ref/prompt": "name", "ref/resource": "uri"}
+        if kind not in named or not ref.get(named[kind]):
+            raise BadRequest('"params.ref" names no prompt or resource', rpc_code=INVALID_PARAMS)
+        return [
+            (Kind.PROMPT if kind == "ref/prompt" else Kind.TEMPLATE, ref[named[kind]] or ""),
+        ]
+    if frame.method == "subscriptions/listen" and frame.notifications is not None:
+        return _subscribed(body, frame.notifications[0])
+    return []
+
+
+def _subscribed(body: bytes, start: int) -> list[tuple[Kind, str]]:
+    for key, value, _ in members(body, start):
+        if key != "resourceSubscriptions":
+            continue
+        uris = [string(body, span) for span in elements(body, value)]
+        if body[value] != 0x5B or None in uris:
+            raise BadRequest(
+                '"resourceSubscriptions" must be a list of URIs', rpc_code=INVALID_PARAMS
+            )
+        return [(Kind.RESOURCE, uri) for uri in uris if uri is not None]
+    return []
+
+
+def find_route(ex: Exchange) -> None:
+    """The server that the path names.
+
+    Raises:
+        UnknownServer: there is none, or the path below it is not one to forward.
+        BadRequest: a query string that would not be forwarded.
+    """
+    path = ex.path
+    if not path.startswith(_PREFIX):
+        raise UnknownServer("no endpoint at this path; servers are at /mcp/{name}")
+    name, slash, below = path[len(_PREFIX) :].partition(b"/")
+    route = ex.snapshot.routes.get(name.decode("latin-1"))
+    if route is None:
+        raise UnknownServer("no server of that name; GET /servers lists them")
+    ex.route = route
+    if slash:
+        ex.upstream_path = _below(route.server.paths, below)
+    if ex.query and not route.server.forward_query:
+        raise BadRequest(
+            "a query string is not forwarded to this server; "
+            "its operator can allow it with `forward_query: true`",
+            rpc_code=INVALID_REQUEST,
+        )
+
+
+def _below(allowed: list[str], below: bytes) -> bytes:
+    path = "/" + below.decode("latin-1")
+    segments = path.lower().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/")
+    clean = not {".", ".."} & set(segments.replace("\\", "/").split("/"))
+    if clean and "//" not in path and any(_matches(pattern, path) for pattern in allowed):
+        return path.encode("latin-1")
+    raise UnknownServer("this path below the server is not served; use /mcp/{name} itself")
+
+
+def _matches(pattern: str, path: str) -> bool:
+    """A path, or one that ends in ``*`` and stands for all that start so."""
+    return path.startswith(pattern[:-1]) if pattern.endswith("*") else path == pattern

@@ -1,0 +1,281 @@
+"""What happens to a request, on one screen.
+
+What it is: the order in which the parts meet. Each step fills in the exchange or raises
+the answer to give; ``handle`` writes the one answer and the one record, whatever
+happened. What it must never do: let a step be skipped, or end without a record.
+
+    request
+      │  origin       Host and Origin are ours                    403
+      │  front door   the message is understood                   (kept for later)
+      │  identity     the credential is known                     401
+      │  rate limit   of the client, of all                       429
+      │  front door   …or its refusal is given now                400 405 413 415
+      │  route        the path names a server                     404
+      │  policy       the server's and the client's               403
+      │  rate limit   of the tool                                 429
+      │  session      the session id is this client's             404
+      │  upstream     sent as it was judged                       502 503 504
+      │  inspection   lists without what may not be used
+      ▼
+    answer, audit line, metrics
+
+The front door's refusal is told only to those who may ask: nobody learns how a request
+was read without a credential, and nobody gets past the limits by sending nonsense.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from mcpx.core.addresses import client_address
+from mcpx.core.limits import retry_after
+from mcpx.errors import (
+    GatewayError,
+    Overloaded,
+    PolicyDenied,
+    RateLimited,
+    Unauthorized,
+    UpstreamError,
+    UpstreamTimeout,
+)
+from mcpx.gateway.answers import refusal
+from mcpx.gateway.exchange import Exchange
+from mcpx.gateway.forward import forward, open_session
+from mcpx.gateway.front_door import find_route, more_targets, read_message
+from mcpx.gateway.relay import relay
+from mcpx.gateway.state import State
+from mcpx.services.audit import AuditRecord
+from mcpx.transport.http import Headers, Reply, Request
+from mcpx.transport.wire import Broken
+
+__all__ = ["Pipeline"]
+
+log = logging.getLogger("mcpx.pipeline")
+
+Endpoint = Callable[[Exchange], Awaitable[None]]
+
+
+class Pipeline:
+    """Serves exchanges on ``state``; ``endpoints`` are the gateway's own pages."""
+
+    def __init__(self, state: State, endpoints: dict[bytes, Endpoint]) -> None:
+        self.state = state
+        self.endpoints = endpoints
+
+    async def handle(self, request: Request, reply: Reply) -> None:
+        """Serve one request: one answer, one record."""
+        ex = Exchange(request, reply, self.state.snapshot, trio.current_time())
+        self.state.metrics.begin()
+        try:
+            await self._steps(ex)
+        except GatewayError as error:
+            await self._refuse(ex, error)
+        except Broken:
+            _left(ex)
+        except trio.Cancelled:
+            self._cancelled(ex)
+            raise
+        except Exception:
+            log.exception("request %s failed by a fault of the gateway", ex.request_id.decode())
+            await self._refuse(ex, GatewayError("a fault of the gateway; its log tells more"))
+        finally:
+            self._record(ex)
+
+    async def _steps(self, ex: Exchange) -> None:
+        ex.client_ip = client_address(
+            ex.client_ip, ex.headers.get(b"x-forwarded-for"), ex.snapshot.trusted_networks
+        )
+        ex.snapshot.origins.check(ex.headers.get(b"host"), ex.headers.get(b"origin"))
+        if ex.request.method == "OPTIONS":
+            return await preflight(ex)
+        endpoint = self.endpoints.get(ex.path)
+        if endpoint is not None:
+            return await endpoint(ex)
+        ex.fault = read_message(ex)
+        identify(ex)
+        limit(ex, self.state)
+        if ex.fault is not None:
+            raise ex.fault
+        find_route(ex)
+        judge(ex)
+        limit_tool(ex, self.state)
+        open_session(ex, self.state)
+        await self._room(ex)
+        ex.allowed = True
+        with await forward(ex, self.state) as answer:
+            await relay(ex, self.state, answer)
+
+    async def _room(self, ex: Exchange) -> None:
+        """Nothing is done that can't be recorded (unless ``audit.on_full`` is ``shed``)."""
+        audit = self.state.audit
+        if audit is not None and audit.full:
+            ex.reply.watch.until(trio.current_time() + 5, "audit")
+            await audit.room()
+
+    def admit(self, request: Request, length: int | None) -> tuple[int, Headers, bytes] | None:
+        """Whether a body that is still to come may come; the refusal if not.
+
+        Who has no credential can make the gateway hold little.
+        """
+        state = self.state
+        limits = state.snapshot.config.limits
+        if length is not None and length <= limits.max_unauthenticated_bytes:
+            return None
+        ex = Exchange(request, NO_REPLY, state.snapshot, trio.current_time())
+        try:
+            identify(ex)
+        except GatewayError as error:
+            ex.error, ex.status, ex.outcome, ex.reason = (
+                error, error.status, error.outcome, error.reason)  # fmt: skip
+            self._record(ex)
+            return refusal(ex, error)
+        return None
+
+    async def _refuse(self, ex: Exchange, error: GatewayError) -> None:
+        ex.error, ex.outcome, ex.reason = error, error.outcome, error.reason
+        if ex.reply.started:
+            # Half an answer is out: the end of the connection tells the client.
+            ex.reply.abort()
+            return
+        ex.status, headers, body = refusal(ex, error)
+        try:
+            await ex.reply.answer(ex.status, headers, body)
+        except Broken:
+            _left(ex)
+
+    def _cancelled(self, ex: Exchange) -> None:
+        """The exchange ran out of time, its client left, or the gateway stops."""
+        watch = ex.reply.watch
+        if not watch.expired:
+            if self.state.stopping:
+                error: GatewayError = Overloaded(
+                    "the gateway stops", headers=((b"retry-after", b"1"),)
+                )
+            else:
+                return _left(ex)
+        elif watch.phase == "client":
+            ex.outcome, ex.reason = "client_stalled", "the client took nothing of its answer"
+            return None
+        elif watch.phase == "upstream connection":
+            error = UpstreamError("the server can't be reached in time", status=504)
+        elif watch.phase == "audit":
+            error = Overloaded(
+                "the audit log has no room; nothing was done",
+                headers=((b"retry-after", b"1"),),
+            )
+        else:
+            error = UpstreamTimeout(
+                "the server did not answer in time; the request may have been executed",
+                reason=f"timeout: {watch.phase}",
+            )
+        ex.error, ex.outcome, ex.reason = error, error.outcome, error.reason
+        if not ex.reply.started:
+            ex.status, headers, body = refusal(ex, error)
+            ex.reply.last_words(ex.status, headers, body)
+        return None
+
+    def _record(self, ex: Exchange) -> None:
+        now = trio.current_time()
+        state = self.state
+        state.metrics.observe(ex, now - ex.started_s)
+        if state.audit is None or ex.outcome == "page":
+            return
+        state.audit.put(
+            AuditRecord(
+                time=time.time(),
+                server=ex.route.name if ex.route is not None else "",
+                http_method=ex.request.method,
+                method=ex.method,
+                tool=ex.tool or "",
+                client=ex.principal.name,
+                client_ip=ex.client_ip,
+                session=ex.session or b"",
+                request_id=ex.request_id.decode("ascii"),
+                allowed=ex.allowed,
+                reason=ex.reason,
+                status=ex.status,
+                outcome=ex.outcome,
+                duration_s=now - ex.started_s,
+                arguments=_arguments(ex),
+            )
+        )
+
+
+def identify(ex: Exchange) -> None:
+    """Who asks. Raises Unauthorized."""
+    authenticator = ex.snapshot.authenticator
+    if authenticator is not None:
+        ex.principal = authenticator.identify(ex.request.headers)
+
+
+def limit(ex: Exchange, state: State) -> None:
+    """The limits of the client and of all. Raises RateLimited."""
+    client = ex.principal.name or ex.client_ip
+    wait_s = state.limiter.request(client, trio.current_time())
+    if wait_s:
+        raise _limited("too many requests", "rate limit exceeded", wait_s)
+
+
+def limit_tool(ex: Exchange, state: State) -> None:
+    """The limit of a tool. Raises RateLimited."""
+    tool = ex.tool
+    if tool is not None and ex.method == "tools/call":
+        assert ex.route is not None
+        wait_s = state.limiter.tool(ex.route.name, tool, trio.current_time())
+        if wait_s:
+            said = f"rate limit exceeded for tool: {tool}"
+            raise _limited(said, said, wait_s)
+
+
+def _limited(message: str, reason: str, wait_s: float) -> RateLimited:
+    after = str(retry_after(wait_s)).encode()
+    return RateLimited(message, reason=reason, headers=((b"retry-after", after),))
+
+
+def judge(ex: Exchange) -> None:
+    """What the policies say. Raises PolicyDenied."""
+    assert ex.route is not None
+    ex.policy = policy = ex.route.policy_for(ex.principal.name)
+    frame = ex.frame
+    if frame is None or frame.method is None:
+        # GET and DELETE carry no message; a response answers a request of the server's.
+        return
+    span = frame.arguments
+    arguments = ex.request.body[span[0] : span[1]] if span is not None else None
+    decision = policy.decide(frame.method, ex.kind, ex.name, arguments)
+    if decision.allowed and ex.kind is None:
+        for kind, name in more_targets(ex):
+            decision = policy.decide(frame.method, kind, name, None)
+            if not decision.allowed:
+                break
+    if not decision.allowed:
+        raise PolicyDenied(decision.reason)
+
+
+async def preflight(ex: Exchange) -> None:
+    """A browser asks whether it may ask."""
+    headers = ex.common_headers()
+    headers += ex.snapshot.origins.preflight(
+        ex.headers.get(b"origin"),
+        ex.headers.get(b"access-control-request-method"),
+        ex.headers.get(b"access-control-request-headers"),
+    )
+    ex.outcome, ex.status, ex.allowed = "page", 204, True
+    await ex.reply.answer(204, headers, b"")
+
+
+def _left(ex: Exchange) -> None:
+    ex.outcome, ex.reason = "client_gone", "the client left before its answer was whole"
+    ex.reply.abort()
+
+
+def _arguments(ex: Exchange) -> bytes | None:
+    frame = ex.frame
+    if not ex.snapshot.config.audit.arguments or frame is None or frame.arguments is None:
+        return None
+    return ex.request.body[frame.arguments[0] : frame.arguments[1]]

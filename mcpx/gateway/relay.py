@@ -1,0 +1,195 @@
+"""Giving the upstream's answer to the client.
+
+What it is: the last part of an exchange. A small answer leaves in one write; a large
+one as it comes, no faster than the client takes it; an event stream event by event, for
+as long as both sides hold. What it must never do: finish a body that was cut short, or
+pass on a redirect, a compressed body or a refusal of the gateway's own credentials.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import trio
+
+from mcpx.errors import GatewayError, UpstreamError
+from mcpx.gateway.exchange import Exchange
+from mcpx.gateway.inspection import Inspection
+from mcpx.gateway.state import State
+from mcpx.protocol.headers import forwarded_response_headers, is_event_stream
+from mcpx.protocol.mcp import LISTS
+from mcpx.transport.http import Headers
+from mcpx.transport.upstream import UpstreamAnswer
+from mcpx.transport.wire import Broken
+
+__all__ = ["relay"]
+
+_REFUSED: Final = {
+    401: "the server refuses the gateway's credentials",
+    407: "a proxy before the server refuses the gateway's credentials",
+}
+
+
+async def relay(ex: Exchange, state: State, answer: UpstreamAnswer) -> None:
+    """Pass on ``answer``; fills in the exchange's status and outcome.
+
+    Raises:
+        UpstreamError: the answer can't be passed on, or ended too early.
+        Broken: the client has gone.
+    """
+    head = answer.head
+    content_type, headers = _judged_head(ex, state, answer)
+    ex.status = head.status
+    inspection = _inspection(ex, state, head.status)
+    try:
+        if is_event_stream(content_type):
+            answer.streams()
+            await _events(ex, state, answer, headers, inspection)
+        elif inspection.filters:
+            await _filtered(ex, answer, headers, inspection)
+        else:
+            await _plain(ex, answer, headers, inspection)
+    finally:
+        if inspection.outcome is not None:
+            ex.outcome = inspection.outcome
+    if inspection.outcome is None:
+        ex.outcome = "ok" if head.status < 400 else "http_error"
+
+
+def _judged_head(ex: Exchange, state: State, answer: UpstreamAnswer) -> tuple[bytes, Headers]:
+    """The content type, and the headers that the client gets."""
+    status = answer.head.status
+    if 300 <= status < 400 and status != 304:
+        raise UpstreamError(
+            "the server answers with a redirect, which is not followed; "
+            "its operator should put the final address in `url`",
+            reason=f"redirect: status {status}",
+        )
+    if status in _REFUSED:
+        raise UpstreamError(_REFUSED[status], reason=f"upstream status {status}")
+    assert ex.route is not None
+    content_type = b""
+    headers = ex.common_headers()
+    for name, value in answer.head.headers:
+        if name == b"content-type":
+            content_type = value
+        elif name == b"content-encoding" and value.lower() != b"identity":
+            raise UpstreamError(
+                "the server compressed its answer although that was not asked for",
+                reason="unasked content-encoding",
+            )
+        elif name == b"mcp-session-id":
+            sealed = state.sealer.seal(value, ex.principal.name, ex.route.name)
+            headers.append((name, sealed))
+            ex.session = value
+    headers += forwarded_response_headers(answer.head.headers)
+    return content_type, headers
+
+
+def _inspection(ex: Exchange, state: State, status: int) -> Inspection:
+    config, policy = ex.snapshot.config, ex.policy
+    hides = (
+        policy is not None and policy.restricts_lists and config.inspection.filter_tools_list
+    )
+    assert ex.route is not None
+    return Inspection(
+        state,
+        ex.route.name,
+        status,
+        policy=policy if hides else None,
+        # An answer to a list request may come again on a resumed stream.
+        listing=ex.method in LISTS or (hides and ex.request.method == "GET"),
+        limit_bytes=config.limits.max_listing_bytes,
+    )
+
+
+async def _plain(
+    ex: Exchange, answer: UpstreamAnswer, headers: Headers, inspection: Inspection
+) -> None:
+    reply, status = ex.reply, answer.head.status
+    data = answer.arrived()
+    if not data and not answer.complete:
+        data = await answer.chunk()
+    if answer.complete:
+        await reply.answer(status, headers, inspection.message(data + answer.arrived()))
+        return
+    await reply.start(status, headers, answer.head.content_length)
+    while data:
+        await reply.write(data)
+        data = await _next(ex, answer)
+    await reply.finish()
+
+
+async def _next(ex: Exchange, answer: UpstreamAnswer) -> bytes:
+    """The next bytes of an answer that has begun to leave."""
+    try:
+        return await answer.chunk()
+    except GatewayError:
+        # The client has half of it: only the end of the connection can tell.
+        ex.reply.abort()
+        raise
+
+
+async def _filtered(
+    ex: Exchange, answer: UpstreamAnswer, headers: Headers, inspection: Inspection
+) -> None:
+    limit = ex.snapshot.config.limits.max_listing_bytes
+    parts: list[bytes] = []
+    size = 0
+    while data := await answer.chunk():
+        parts.append(data)
+        size += len(data)
+        if size > limit:
+            raise UpstreamError(
+                "the server's list is too large to be filtered", reason=f"list over {limit} bytes"
+            )
+    await ex.reply.answer(answer.head.status, headers, inspection.message(b"".join(parts)))
+
+
+async def _events(
+    ex: Exchange, state: State, answer: UpstreamAnswer, headers: Headers, inspection: Inspection
+) -> None:
+    reply, status = ex.reply, answer.head.status
+    data = answer.arrived()
+    if answer.complete:
+        # The whole stream came at once, as many servers answer quick calls.
+        await reply.answer(status, headers, inspection.events(data + answer.arrived()))
+        return
+    left = finished = False
+    failure: GatewayError | Broken | None = None
+    async with trio.open_nursery() as nursery:
+        if ex.request.method == "GET":
+            # It has no end of its own: when the gateway stops, it ends at once.
+            state.open_streams.add(nursery.cancel_scope)
+
+        async def leave_with_the_client() -> None:
+            nonlocal left
+            await reply.until_gone()
+            left = True
+            nursery.cancel_scope.cancel(reason="the client has left")
+
+        nursery.start_soon(leave_with_the_client)
+        try:
+            await reply.start(status, headers, None)
+            while True:
+                passed = inspection.events(data) if data else data
+                if passed:
+                    await reply.write(passed)
+                data = await answer.chunk()
+                if not data:
+                    break
+            await reply.finish()
+            finished = True
+        except (GatewayError, Broken) as exc:
+            # Carried out of the nursery by hand, which would wrap it in a group.
+            failure = exc
+        nursery.cancel_scope.cancel(reason="the stream has ended")
+    state.open_streams.discard(nursery.cancel_scope)
+    if failure is not None:
+        reply.abort()
+        raise failure
+    if left:
+        reply.abort()
+        raise Broken("the client left the stream")
+    if not finished:
+        await reply.finish()

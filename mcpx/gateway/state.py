@@ -1,0 +1,146 @@
+"""What lives longer than an exchange, and longer than a configuration.
+
+What it is: the current snapshot, and beside it what a reload must keep: connections to
+upstreams, the levels of the limits, counters, the audit's queue, the key of the session
+ids. ``apply`` puts a new snapshot in place with one assignment; exchanges that are
+under way go on with the one that they began with.
+
+What it must never do: fail half-way. What can fail (certificates, files) is built by
+``prepare`` before anything is replaced.
+"""
+
+from __future__ import annotations
+
+import secrets
+import ssl
+
+import trio
+
+from mcpx.config.model import LimitsConfig, ServerTls
+from mcpx.config.snapshot import Route, Snapshot
+from mcpx.core.limits import RateLimiter, Rates
+from mcpx.core.sessions import SessionSealer, key_from_secret
+from mcpx.errors import ConfigError
+from mcpx.protocol.http1 import ResponseParser
+from mcpx.services.audit import AuditLog
+from mcpx.services.metrics import Metrics
+from mcpx.transport.upstream import UpstreamPool
+
+__all__ = ["Prepared", "State"]
+
+
+class Prepared:
+    """The parts of a new state that had to be built before it could be put in place."""
+
+    __slots__ = ("audit", "pools", "snapshot")
+
+    def __init__(
+        self, snapshot: Snapshot, pools: dict[str, UpstreamPool], audit: AuditLog | None
+    ) -> None:
+        self.snapshot = snapshot
+        self.pools = pools
+        self.audit = audit
+
+
+class State:
+    """The gateway's state; the pipeline reads it, ``app`` changes it."""
+
+    def __init__(self, prepared: Prepared, metrics: Metrics) -> None:
+        self.metrics = metrics
+        self.snapshot = prepared.snapshot
+        self.pools = prepared.pools
+        self.audit = prepared.audit
+        config = prepared.snapshot.config
+        self.limiter = RateLimiter(Rates.of(config.rate_limit))
+        key = config.sessions.key
+        self._own_key = secrets.token_bytes(32)
+        self.sealer = SessionSealer(key_from_secret(key) if key else self._own_key)
+        #: Streams without an end of their own; ``app`` cancels them when the gateway stops.
+        self.open_streams: set[trio.CancelScope] = set()
+        self.stopping = False
+        self._announce()
+
+    def apply(self, prepared: Prepared) -> list[UpstreamPool]:
+        """Put a new state in place; gives the pools that nothing uses any more."""
+        config = prepared.snapshot.config
+        self.limiter = self.limiter.resized(Rates.of(config.rate_limit), trio.current_time())
+        key = config.sessions.key
+        self.sealer = SessionSealer(key_from_secret(key) if key else self._own_key)
+        kept = {id(pool) for pool in prepared.pools.values()}
+        dropped = [pool for pool in self.pools.values() if id(pool) not in kept]
+        self.pools = prepared.pools
+        self.audit = prepared.audit
+        self.snapshot = prepared.snapshot
+        self._announce()
+        return dropped
+
+    def _announce(self) -> None:
+        snapshot, metrics = self.snapshot, self.metrics
+        metrics.set_servers(list(snapshot.routes))
+        metrics.set_clients(snapshot.client_names)
+        for route in snapshot.routes.values():
+            names = set(route.policy.tool_names)
+            for policy in route.client_policies.values():
+                names |= policy.tool_names
+            metrics.learn_tools(route.name, names)
+
+
+def prepare(
+    snapshot: Snapshot, audit: AuditLog | None, old: State | None
+) -> Prepared:
+    """Build what ``snapshot`` needs, keeping of ``old`` what is the same.
+
+    Raises:
+        ConfigError: a file that it names can't be used.
+    """
+    pools: dict[str, UpstreamPool] = {}
+    for route in snapshot.routes.values():
+        if route.url is None:
+            continue
+        kept = _same_pool(route, snapshot.config.limits, old)
+        pools[route.name] = kept or _pool(route, snapshot.config.limits)
+    return Prepared(snapshot, pools, audit)
+
+
+def _same_pool(route: Route, limits: LimitsConfig, old: State | None) -> UpstreamPool | None:
+    before = old.snapshot.routes.get(route.name) if old is not None else None
+    if old is None or before is None:
+        return None
+    a, b = before.server, route.server
+    same = (
+        (a.url, a.tls, a.max_connections) == (b.url, b.tls, b.max_connections)
+        and before.timeouts == route.timeouts
+        and old.snapshot.config.limits == limits
+    )
+    return old.pools.get(route.name) if same else None
+
+
+def _pool(route: Route, limits: LimitsConfig) -> UpstreamPool:
+    assert route.url is not None
+    tls = route.server.tls
+
+    def parser() -> ResponseParser:
+        return ResponseParser(
+            max_header_bytes=limits.max_header_bytes, max_header_count=limits.max_header_count
+        )
+
+    return UpstreamPool(
+        route.url,
+        route.timeouts,
+        max_connections=route.server.max_connections,
+        tls=_client_context(route.name, tls) if route.url.scheme == "https" else None,
+        server_name=tls.server_name or route.url.host,
+        parser=parser,
+    )
+
+
+def _client_context(name: str, tls: ServerTls) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=tls.ca)
+        if tls.cert is not None:
+            context.load_cert_chain(tls.cert, tls.key)
+    except (OSError, ssl.SSLError) as exc:
+        raise ConfigError([f"servers: {name}: tls: {exc}; check the files it names"]) from exc
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context

@@ -1,0 +1,287 @@
+"""One client connection: HTTP/1.1 requests in, answers out, one at a time.
+
+What it is: the loop of the task that serves a connection, and the ``Reply`` with which
+the pipeline answers. What it must never do: look into a body, or decide about a request.
+
+The states, and what bounds each (``timeouts`` and ``limits`` of the configuration):
+
+    idle      no byte of a request yet            keep_alive
+    reading   its first byte has come             read (for head and body together)
+    serving   the pipeline has it                 the pipeline's own deadlines
+    writing   the client takes nothing            write
+
+The task has one cancel scope for its life. When the ``Watch`` of the connection expires,
+the scope is cancelled; what remains to be said is then said without waiting, and the
+connection ends. A slow reader blocks its own task only: the next bytes are taken from
+the upstream when the last ones have gone.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from mcpx.errors import INVALID_REQUEST, LocalProtocolError, RemoteProtocolError
+from mcpx.protocol.http1 import LAST_CHUNK, RequestHead, RequestParser, chunk, response_head
+from mcpx.protocol.mcp import error_body
+from mcpx.transport.deadlines import Deadlines, Watch
+from mcpx.transport.http import Admit, Handler, Headers, Request
+from mcpx.transport.wire import Broken, Wire
+
+__all__ = ["Bounds", "Connection"]
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_JSON: Headers = [(b"content-type", b"application/json")]
+_SLOW = error_body(None, INVALID_REQUEST, "the request took too long to arrive", None)
+
+
+class Bounds:
+    """The seconds and bytes that bound one connection."""
+
+    __slots__ = ("body_bytes", "header_bytes", "header_count", "keep_alive_s", "read_s", "write_s")
+
+    def __init__(
+        self,
+        *,
+        header_bytes: int,
+        header_count: int,
+        body_bytes: int,
+        keep_alive_s: float,
+        read_s: float,
+        write_s: float,
+    ) -> None:
+        self.header_bytes = header_bytes
+        self.header_count = header_count
+        self.body_bytes = body_bytes
+        self.keep_alive_s = keep_alive_s
+        self.read_s = read_s
+        self.write_s = write_s
+
+
+class Connection:
+    """Serves the requests of one connection; it is also the ``Reply`` to each.
+
+    ``busy`` says whether a request is being served. ``retire`` makes the connection end
+    after it; one that is not busy ends at once.
+    """
+
+    __slots__ = (
+        "_admit",
+        "_bounds",
+        "_chunked",
+        "_handler",
+        "_head_only",
+        "_http10",
+        "_last_words",
+        "_left",
+        "_parser",
+        "_peer",
+        "_scheme",
+        "_wire",
+        "busy",
+        "closing",
+        "started",
+        "watch",
+    )
+
+    def __init__(
+        self,
+        wire: Wire,
+        *,
+        peer: str,
+        scheme: str,
+        bounds: Bounds,
+        handler: Handler,
+        admit: Admit,
+    ) -> None:
+        self._wire = wire
+        self._peer = peer
+        self._scheme = scheme
+        self._bounds = bounds
+        self._handler = handler
+        self._admit = admit
+        self._parser = RequestParser(
+            max_header_bytes=bounds.header_bytes,
+            max_header_count=bounds.header_count,
+            max_body_bytes=bounds.body_bytes,
+        )
+        self.watch = Watch(trio.CancelScope())
+        self.busy = False
+        self.closing = False
+        self.started = False
+        self._chunked = False
+        self._head_only = False
+        self._http10 = False
+        self._left = -1
+        self._last_words: bytes | None = None
+
+    async def run(self, deadlines: Deadlines) -> None:
+        """Serve until the connection ends. Errors of the peer end it quietly."""
+        deadlines.add(self.watch)
+        try:
+            with self.watch.scope:
+                try:
+                    await self._serve()
+                except (Broken, LocalProtocolError):
+                    # A LocalProtocolError here means that the pipeline's answer can't be
+                    # written as HTTP: the client sees the end of the connection.
+                    pass
+            if self.watch.scope.cancelled_caught and self._last_words and not self.started:
+                self._wire.send_now(self._last_words)
+        finally:
+            deadlines.remove(self.watch)
+            self._wire.close()
+
+    def retire(self) -> None:
+        """Take no further request."""
+        self.closing = True
+        if not self.busy:
+            self.watch.scope.cancel(reason="the gateway stops")
+
+    async def _serve(self) -> None:
+        parser, watch = self._parser, self.watch
+        while True:
+            taken = parser.take() or await self._read()
+            if taken is None:
+                return
+            head, body = taken
+            request = Request(
+                head.method, head.target, head.headers, body, self._peer, self._scheme
+            )
+            self._begin(head)
+            await self._handler(request, self)
+            watch.rest()
+            watch.limit = float("inf")
+            watch.gone = None
+            self.busy = False
+            self._last_words = None
+            if self.closing or not self.started:
+                return
+
+    def _begin(self, head: RequestHead) -> None:
+        self.busy = True
+        self.started = False
+        self._head_only = head.method == "HEAD"
+        self._http10 = head.version < (1, 1)
+        self._last_words = None
+        if not head.keep_alive:
+            self.closing = True
+
+    async def _read(self) -> tuple[RequestHead, bytes] | None:
+        """Read until a request is whole; ``None`` if the connection is to end."""
+        parser, watch, bounds = self._parser, self.watch, self._bounds
+        watch.until(trio.current_time() + bounds.keep_alive_s, "idle")
+        asked = False
+        try:
+            # Nothing can have come yet: the client waited for the last answer.
+            received = await self._wire.receive(wait_first=True)
+            watch.until(trio.current_time() + bounds.read_s, "request")
+            self.busy = True
+            while True:
+                if not received:
+                    parser.eof()
+                    return None
+                parser.feed(received)
+                taken = parser.take()
+                if taken is not None:
+                    return taken
+                if self._last_words is None:
+                    self._last_words = self._render(408, _JSON, _SLOW)
+                if not asked and parser.head is not None:
+                    asked = True
+                    if not await self._may_continue(parser.head):
+                        return None
+                received = await self._wire.receive()
+        except RemoteProtocolError as exc:
+            await self._refuse(exc.status, error_body(None, INVALID_REQUEST, exc.message, None))
+            return None
+
+    async def _may_continue(self, head: RequestHead) -> bool:
+        """The body is still to come: ask whether it may."""
+        request = Request(head.method, head.target, head.headers, b"", self._peer, self._scheme)
+        refusal = self._admit(request, head.content_length)
+        if refusal is not None:
+            status, headers, body = refusal
+            await self._refuse(status, body, headers)
+            return False
+        if head.expect_continue:
+            await self._wire.send(_CONTINUE)
+        return True
+
+    async def _refuse(self, status: int, body: bytes, headers: Headers = _JSON) -> None:
+        """Answer what could not be read, and end: where the next request starts is unknown."""
+        self.closing = True
+        self.watch.until(trio.current_time() + self._bounds.write_s, "refusal")
+        self._last_words = None
+        await self._wire.send(self._render(status, headers, body))
+
+    # -- Reply ------------------------------------------------------------------
+
+    def _render(self, status: int, headers: Headers, body: bytes) -> bytes:
+        head = response_head(
+            status, headers, length=len(body), chunked=False, close=True
+        )
+        return head + body
+
+    async def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """A whole answer, in one write."""
+        self.started = True
+        head = response_head(
+            status,
+            headers,
+            length=None if status in (204, 304) else len(body),
+            chunked=False,
+            close=self.closing,
+        )
+        await self._send(head if self._head_only else head + body)
+
+    async def start(self, status: int, headers: Headers, length: int | None) -> None:
+        """The head of an answer whose body follows."""
+        self.started = True
+        self._chunked = length is None and not self._http10
+        self._left = -1 if length is None else length
+        if length is None and self._http10:
+            self.closing = True
+        await self._send(
+            response_head(
+                status, headers, length=length, chunked=self._chunked, close=self.closing
+            )
+        )
+
+    async def write(self, data: bytes) -> None:
+        """A part of the body."""
+        if not data or self._head_only:
+            return
+        if self._left >= 0:
+            self._left -= len(data)
+            if self._left < 0:
+                raise LocalProtocolError("the body is longer than its declared length")
+        await self._send(chunk(data) if self._chunked else data)
+
+    async def finish(self) -> None:
+        """The body is whole."""
+        if self._head_only:
+            return
+        if self._left > 0:
+            raise LocalProtocolError("the body is shorter than its declared length")
+        if self._chunked:
+            await self._send(LAST_CHUNK)
+
+    def abort(self) -> None:
+        """End the connection so that a cut body is seen to be cut."""
+        self.closing = True
+
+    def last_words(self, status: int, headers: Headers, body: bytes) -> None:
+        """What to answer if the exchange is cancelled before an answer has started."""
+        self._last_words = self._render(status, headers, body)
+
+    async def until_gone(self) -> None:
+        """Return when the client has left."""
+        await self._wire.until_gone()
+
+    def hung_up(self) -> bool:
+        """Whether the client has left; waits for nothing."""
+        return self._wire.hung_up()
+
+    async def _send(self, data: bytes) -> None:
+        self.watch.until(trio.current_time() + self._bounds.write_s, "client")
+        await self._wire.send(data)

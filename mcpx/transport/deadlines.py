@@ -1,0 +1,93 @@
+"""Deadlines that cost nothing when they are met.
+
+What it is: a task that looks at everything that waits, a few times a second, and
+cancels what has waited too long. A trio deadline costs about 3 µs each time that it is
+moved, and an exchange moves its deadline four times or more; here moving it is one
+assignment. The price is precision: a wait ends up to ``tick_s`` late.
+
+What it must never do: wait for anything but its own clock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+__all__ = ["Deadlines", "Watch"]
+
+NEVER: Final = math.inf
+
+
+class Watch:
+    """Something that waits: its deadline, and the scope to cancel when that has passed.
+
+    ``phase`` says what is being waited for, in words for an error or a log line.
+    ``expired`` tells a cancellation by deadline from one that came from outside.
+    """
+
+    __slots__ = ("deadline", "expired", "gone", "limit", "phase", "scope")
+
+    def __init__(self, scope: trio.CancelScope) -> None:
+        self.scope = scope
+        self.deadline = NEVER
+        self.limit = NEVER
+        self.phase = ""
+        self.expired = False
+        self.gone: Callable[[], bool] | None = None
+
+    def until(self, deadline: float, phase: str) -> None:
+        """Wait for ``phase`` until ``deadline`` (trio's clock) or the exchange's own limit."""
+        self.deadline = deadline if deadline < self.limit else self.limit
+        self.phase = phase
+
+    def rest(self) -> None:
+        """Nothing is being waited for."""
+        self.deadline = NEVER
+
+
+class Deadlines:
+    """All watches of the process.
+
+    ``gone`` of a watch, where set, is asked at every tick whether the client has left;
+    if so the watch is cancelled without having expired.
+    """
+
+    def __init__(self, tick_s: float = 0.25) -> None:
+        self._tick_s = tick_s
+        self._watches: set[Watch] = set()
+        self._chores: list[Callable[[float], None]] = []
+
+    def __len__(self) -> int:
+        return len(self._watches)
+
+    def add(self, watch: Watch) -> None:
+        """Look at ``watch`` from now on."""
+        self._watches.add(watch)
+
+    def remove(self, watch: Watch) -> None:
+        """Look at it no more."""
+        self._watches.discard(watch)
+
+    def every_tick(self, chore: Callable[[float], None]) -> None:
+        """Call ``chore(now)`` at every tick; it must be quick and must not wait."""
+        self._chores.append(chore)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Look at the watches until cancelled."""
+        task_status.started()
+        while True:
+            await trio.sleep(self._tick_s)
+            now = trio.current_time()
+            for watch in self._watches:
+                if watch.deadline <= now:
+                    watch.expired = True
+                    watch.deadline = NEVER
+                    watch.scope.cancel(reason=f"deadline: {watch.phase}")
+                elif watch.gone is not None and watch.gone():
+                    watch.gone = None
+                    watch.scope.cancel(reason="the client has left")
+            for chore in self._chores:
+                chore(now)

@@ -1,0 +1,1 @@
+"""What several test folders share: programs started for a test, and the gateway as one of them."""
