@@ -11,6 +11,7 @@ import socket
 import sys
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Any
 
 from examples.mock_mcp.messages import InvalidMessageError, answer
@@ -49,7 +50,7 @@ class _Handler(BaseHTTPRequestHandler):
         except InvalidMessageError as fault:
             self._send(HTTPStatus.BAD_REQUEST, fault.reply)
             return
-        self.log_message("%s", ascii(method)[1:-1])
+        self.log_message("%s", ascii(method[:80])[1:-1])
         if reply is None:
             self._send(HTTPStatus.ACCEPTED, None)
         else:
@@ -114,10 +115,8 @@ class MockServer(ThreadingHTTPServer):
 
     def server_bind(self) -> None:
         """Bind without the name lookup that HTTPServer does, which can take seconds."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = self.server_address[:2]
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = "localhost", self.port
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away is no news; anything else is told with its traceback."""

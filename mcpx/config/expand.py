@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from mcpx.config.faults import Fault, Path, quote
+from mcpx.config.faults import Fault, Path
 from mcpx.config.yaml_text import Plain
 
 __all__ = ["Expansion", "expand"]
@@ -78,7 +78,7 @@ class Expansion:
         if not _NAME.fullmatch(name):
             self._fault(
                 path,
-                f"{quote(name)} is no name of a variable",
+                "`${…}` without the name of a variable",
                 "write `${NAME}` or `${NAME:-default}`, or `$${` for the characters themselves",
             )
             return ""
@@ -86,6 +86,9 @@ class Expansion:
             self._fault(path, f"the default of {name} holds another variable", "defaults are not expanded")
             return ""
         value = self._environ.get(name)
+        if value is not None and not _is_text(value):
+            self._fault(path, f"the environment variable {name} is not UTF-8")
+            return ""
         if separator:
             return value or default
         if value is None:
@@ -99,6 +102,15 @@ class Expansion:
 
     def _fault(self, path: Path, message: str, hint: str = "") -> None:
         self.faults.append(Fault(path, message, hint))
+
+
+def _is_text(value: str) -> bool:
+    """Bytes of the environment that are no UTF-8 arrive as lone surrogates."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def expand(value: Plain, environ: Mapping[str, str]) -> Expansion:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Iterable
+import operator
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 __all__ = [
@@ -90,12 +91,10 @@ def render(fault: Fault, filename: str, mark: Mark | None) -> str:
     return f"{place}{where}{fault.message}{hint}"
 
 
-def render_all(
-    faults: Iterable[Fault], filename: str, locate: Callable[[Fault], Mark]
-) -> list[str]:
+def render_all(placed: Iterable[tuple[Mark, Fault]], filename: str) -> list[str]:
     """Every fault once, in the order of the file, and no more than a person reads."""
-    placed = sorted(((locate(fault), fault) for fault in dict.fromkeys(faults)), key=_in_file)
-    lines = list(dict.fromkeys(render(fault, filename, mark) for mark, fault in placed))
+    ordered = sorted(placed, key=operator.itemgetter(0))
+    lines = list(dict.fromkeys(render(fault, filename, mark) for mark, fault in ordered))
     if len(lines) > MOST_PROBLEMS:
         more = len(lines) - MOST_PROBLEMS
         lines[MOST_PROBLEMS:] = [f"{filename}: and {more} more problems; mend these first"]
@@ -111,6 +110,3 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     found = found or difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.6)
     return folded[found[0]] if found else None
 
-
-def _in_file(placed: tuple[Mark, Fault]) -> Mark:
-    return placed[0]

@@ -297,6 +297,11 @@ class _Builder:
         tag = event.tag
         if tag is not None and tag not in _TEXT_TAGS:
             self._refuse_tag(mark, tag)
+        if not event.value.isascii():
+            try:
+                event.value.encode()
+            except UnicodeEncodeError:
+                self.refuse(mark, "a lone surrogate, which is no character")
         node = _Scalar(mark, event.value, plain=tag is None and event.implicit[0])
         parent = self._stack[-1] if self._stack else None
         if isinstance(parent, _Mapping) and parent.key is None:

@@ -21,7 +21,7 @@ folded or decoded like a name, and a full-width asterisk or a ``%2A`` that turns
 
 from __future__ import annotations
 
-import sys
+import re
 import unicodedata
 from collections.abc import Iterable
 from typing import Final, NewType
@@ -37,6 +37,7 @@ __all__ = [
     "GlobSet",
     "fold",
     "is_literal",
+    "is_unicode",
     "literal_prefix",
     "parse_glob",
     "piles_marks",
@@ -50,6 +51,7 @@ Glob = NewType("Glob", str)
 ANY: Final = "\ufdd0"
 ONE: Final = "\ufdd1"
 _WILDCARDS: Final = str.maketrans({"*": ANY, "?": ONE})
+_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _RESERVED: Final = frozenset((ANY, ONE))
 
 #: Globs in one RE2 program, whose automaton then stays within RE2's own bound of 8 MiB.
@@ -82,11 +84,10 @@ class GlobFault(ValueError):
 
 
 def re2_options() -> re2.Options:
-    """Options for matching only: nothing on stderr, no captures, any character for ``.``."""
+    """Options for matching only: no captures, and nothing said on stderr."""
     options = re2.Options()
     options.log_errors = False
     options.never_capture = True
-    options.dot_nl = True
     return options
 
 
@@ -99,9 +100,8 @@ def re2_error(error: re2.error) -> str:
 def parse_glob(pattern: str) -> Glob:
     """The pattern with its wildcards marked, runs of ``*`` as one.
 
-    Raises:
-        GlobFault: it is empty, or holds what no name can: half a surrogate pair, or one
-            of the two noncharacters that mark wildcards.
+    Raises ``GlobFault`` when it is empty, or holds what no name can: half a surrogate
+    pair, or one of the two noncharacters that mark wildcards.
     """
     if not pattern:
         raise GlobFault("is empty")
@@ -159,9 +159,9 @@ def fold(text: str) -> str:
     """
     if text.isascii():
         return text.translate(_UNSEEN_ASCII).lower()
-    while True:
-        # Each step can make work for another: leaving out a joiner brings a mark beside
-        # its letter. Two rounds do for nearly everything, and none adds what another took.
+    # Each step can make work for another: leaving out a joiner brings a mark beside its
+    # letter. Two rounds do for nearly everything; the bound is there to be one.
+    for _ in range(8):
         folded = unicodedata.normalize("NFKC", text).casefold()
         folded = "".join(
             character
@@ -170,20 +170,20 @@ def fold(text: str) -> str:
             and character not in _UNSEEN
         )
         if folded == text:
-            return folded
+            break
         text = folded
+    return text
 
 
 class GlobSet:
-    """A list of parsed globs; ``matches`` says whether any of them matches a text."""
+    """A list of parsed globs; ``matches`` says whether any of them matches a text.
+
+    Raises ``GlobFault`` when RE2 can't compile one of them, because it is far too long.
+    """
 
     __slots__ = ("_everything", "_exact", "_heads", "_programs", "_tails")
 
     def __init__(self, globs: Iterable[Glob]) -> None:
-        """
-        Raises:
-            GlobFault: RE2 can't compile one of them, because it is far too long.
-        """
         exact: set[str] = set()
         heads: dict[int, set[str]] = {}
         tails: dict[int, set[str]] = {}
@@ -191,7 +191,7 @@ class GlobSet:
         self._everything = False
         for glob in dict.fromkeys(globs):
             if is_literal(glob):
-                exact.add(sys.intern(str(glob)))
+                exact.add(glob)
             elif glob == ANY:
                 self._everything = True
             elif glob[-1] == ANY and is_literal(head := Glob(glob[:-1])):
@@ -208,9 +208,7 @@ class GlobSet:
         )
 
     def __bool__(self) -> bool:
-        return bool(
-            self._everything or self._exact or self._heads or self._tails or self._programs
-        )
+        return bool(self._everything or self._exact or self._heads or self._tails or self._programs)
 
     def matches(self, text: str) -> bool:
         """Whether a glob matches the whole text. Half a surrogate pair matches wildcards alone."""
@@ -224,16 +222,19 @@ class GlobSet:
                 return True
         if not self._programs:
             return False
-        # A "?" in a program is always an escaped-away wildcard, never a literal one, so
-        # what has no UTF-8 form can stand there as "?" without being taken for itself.
-        encoded = text.encode("utf-8", "replace")
+        try:
+            encoded = text.encode()
+        except UnicodeEncodeError:
+            encoded = _LONE_SURROGATE.sub(ANY, text).encode()  # which is no literal of any glob
         return any(program.fullmatch(encoded) is not None for program in self._programs)
 
 
 def _program(globs: list[Glob]) -> re2._Regexp:
     expression = "|".join(map(_expression, globs))
+    options = re2_options()
+    options.dot_nl = True
     try:
-        return re2.compile(expression, re2_options())
+        return re2.compile(expression, options)
     except re2.error as error:
         raise GlobFault(f"is too long to compile ({re2_error(error)})") from None
 

@@ -1,0 +1,215 @@
+"""Server-sent events: cut a stream into events and keep every byte.
+
+What it is: a reader of ``text/event-stream`` (WHATWG HTML, "Server-sent events") that
+hands out each event with the exact bytes it came in, so that what need not be changed is
+passed on as it was, and ``replace_data`` for what must. What it must never do: lose,
+reorder or invent a byte: all ``Event.raw`` joined, and then ``rest()``, are the input.
+
+The algorithm: an event ends at the second of two line ends in a row. One compiled
+expression looks for that pair; a search that found none goes on, when more has come, two
+bytes before the new ones, which is all that a pair can reach back. So every byte is
+looked at a bounded number of times, however the stream is cut.
+
+A line ends in CR LF, LF or CR. A blank line whose CR is the last byte to have come is
+taken for whole, as there is nothing to wait for in a stream that uses CR alone; if LF
+follows after all, it belongs to the same line end and opens the next event's ``raw``,
+where ``start`` skips it. A blank line that ends no event is an ``Event`` without fields.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from mcpx.errors import RemoteProtocolError
+
+__all__ = ["Event", "EventParser", "replace_data"]
+
+_BOM: Final = b"\xef\xbb\xbf"
+_CR: Final = 13
+_LF: Final = 10
+# A line end and a blank line. The look-ahead keeps one CR LF from being read as two.
+_BLANK: Final = re.compile(rb"(?:\r\n|\r(?!\n)|\n)(?:\r\n?+|\n)")
+_LINE_END: Final = re.compile(rb"\r\n?+|\n")
+
+
+class Event:
+    """One event, with its bytes.
+
+    ``raw`` holds its lines and the blank line that ends it. ``data`` is the text of the
+    data lines joined by LF, None if there is none: a client gets no message from such an
+    event. ``event`` and ``id`` are the last value of the field, None if absent. ``start``
+    is how many bytes at the head of ``raw`` are not part of its lines: the byte order
+    mark of the stream, or the LF of a line end whose CR closed the event before.
+    """
+
+    __slots__ = ("data", "event", "id", "raw", "start")
+
+    def __init__(
+        self,
+        raw: bytes,
+        data: bytes | None,
+        event: bytes | None,
+        id: bytes | None,
+        start: int = 0,
+    ) -> None:
+        self.raw = raw
+        self.data = data
+        self.event = event
+        self.id = id
+        self.start = start
+
+    def __repr__(self) -> str:
+        return f"Event({self.raw!r})"
+
+
+class EventParser:
+    """Cuts one stream into events.
+
+    ``limit_bytes`` bounds the raw bytes of one event. A stream that exceeds it is at its
+    end: events that were whole before are still handed out, and then every call raises
+    ``RemoteProtocolError`` (status 502).
+    """
+
+    __slots__ = ("_after_cr", "_broken", "_first", "_limit", "_scanned", "_tail")
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._tail = bytearray()
+        self._scanned = 0
+        self._first = True
+        self._after_cr = False
+        self._broken = False
+
+    def feed(self, data: bytes | memoryview) -> list[Event]:
+        """Take what has arrived; the events that it makes whole, in order."""
+        if self._broken:
+            raise self._too_long()
+        tail = self._tail
+        text: bytes | bytearray
+        if tail:
+            tail += data
+            text = tail
+        else:
+            text = bytes(data)
+        events: list[Event] = []
+        begin = 0
+        while begin < len(text):
+            start = self._skipped(text, begin)
+            if start < 0:
+                break
+            end = self._end(text, begin, start)
+            if end < 0:
+                break
+            if end - begin > self._limit:
+                self._broken = True
+                break
+            raw = bytes(text[begin:end])
+            events.append(_event(raw, start - begin))
+            self._first = False
+            self._after_cr = raw[-1] == _CR
+            self._scanned = 0
+            begin = end
+        if begin or text is not tail:
+            self._tail = bytearray(text[begin:])
+        if len(self._tail) > self._limit:
+            self._broken = True
+        if self._broken and not events:
+            raise self._too_long()
+        return events
+
+    def rest(self) -> bytes:
+        """The bytes after the last whole event. A client drops them at the stream's end.
+
+        Raises:
+            RemoteProtocolError: the stream held an event over the limit.
+        """
+        if self._broken:
+            raise self._too_long()
+        return bytes(self._tail)
+
+    def _skipped(self, text: bytes | bytearray, begin: int) -> int:
+        """Where the event's lines start; -1 if that can't be told yet."""
+        if self._after_cr:
+            return begin + 1 if text[begin] == _LF else begin
+        if self._first and text[begin] == _BOM[0]:
+            mark = text[begin : begin + 3]
+            if mark == _BOM:
+                return begin + 3
+            if _BOM.startswith(mark):
+                return -1
+        return begin
+
+    def _end(self, text: bytes | bytearray, begin: int, start: int) -> int:
+        """Where the event ends whose lines start at ``start``; -1 if it is not whole."""
+        if start == len(text):
+            return -1
+        if text[start] == _LF or text[start] == _CR:
+            return start + (2 if text[start : start + 2] == b"\r\n" else 1)
+        blank = _BLANK.search(text, max(start, self._scanned))
+        if blank is not None:
+            return blank.end()
+        # Only the tail that is kept is searched again, so count from its first byte.
+        self._scanned = max(0, len(text) - begin - 2)
+        return -1
+
+    def _too_long(self) -> RemoteProtocolError:
+        return RemoteProtocolError(f"an event is longer than {self._limit} bytes", 502)
+
+
+def _event(raw: bytes, start: int) -> Event:
+    """Read the fields of one event (WHATWG HTML, "Interpreting an event stream")."""
+    data: bytes | None = None
+    more: list[bytes] | None = None
+    event: bytes | None = None
+    identity: bytes | None = None
+    lines = raw[start:] if start else raw
+    for line in lines.splitlines():
+        name, colon, value = line.partition(b":")
+        if colon and value[:1] == b" ":
+            value = value[1:]
+        if name == b"data":
+            if data is None:
+                data = value
+            elif more is None:
+                more = [data, value]
+            else:
+                more.append(value)
+        elif name == b"event":
+            event = value
+        elif name == b"id" and b"\0" not in value:
+            identity = value
+    if more is not None:
+        data = b"\n".join(more)
+    return Event(raw, data, event, identity, start)
+
+
+def replace_data(event: Event, data: bytes) -> bytes:
+    """The bytes of ``event`` with other data.
+
+    The other lines stay as they are and where they are: id, event, retry, comments and
+    unknown fields. The new data stands where the first data line stood, or before the
+    blank line if there was none, one data line for each of its lines: CR, LF and CR LF in
+    it all come out as LF at the reader.
+    """
+    lines = event.raw[event.start :].splitlines(keepends=True)
+    blank = lines.pop()
+    out = bytearray(event.raw[: event.start])
+    placed = False
+    for line in lines:
+        if line[:4] != b"data" or line[4:5] not in (b":", b"\r", b"\n"):
+            out += line
+        elif not placed:
+            placed = True
+            _put(out, data, b"\r\n" if line.endswith(b"\r\n") else b"\n")
+    if not placed:
+        _put(out, data, b"\r\n" if blank == b"\r\n" else b"\n")
+    if out.endswith(b"\r") and blank[:1] == b"\n":
+        # A data line stood between this CR and this LF; now they would be one line end.
+        out += b"\n"
+    return bytes(out + blank)
+
+
+def _put(out: bytearray, data: bytes, line_end: bytes) -> None:
+    for line in _LINE_END.split(data):
+        out += b"data: " + line + line_end

@@ -1,0 +1,413 @@
+"""What the gateway counts, and the page that shows it to Prometheus.
+
+What it is: plain numbers in plain dicts, changed by the one thread that serves requests,
+and a collector that turns a copy of them into ``prometheus_client``'s families when the
+page is asked for. What it must never do: let a client choose labels. A label is a
+configured server, a known method, a tool that a policy names or a server listed, a
+configured client, or ``other``; so the number of series is bounded by what the operator
+wrote down.
+
+Counting an exchange is a few dict operations, without a lock and without a child object
+for each series. The numbers are copied in that thread (microseconds), and the text, which
+costs about 15 microseconds a line, is made of the copy in a worker thread, at most once a
+second, whoever asks.
+
+Counters survive reloads, and so do those of a server that is no longer configured (new
+requests for it are ``other``), until more than ``MAX_RETIRED`` names have been retired.
+
+Durations are counted once, in seconds; the histogram in milliseconds is the same one with
+other names for its bounds.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, Protocol
+
+import trio
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from mcpx.config.model import MetricsConfig
+from mcpx.protocol.mcp import CLIENT_METHODS
+from mcpx.services.recent import Recent
+
+__all__ = ["CONTENT_TYPE", "Metrics", "Observed"]
+
+CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
+RENDER_TTL_S: Final = 1.0
+MAX_RETIRED: Final = 256
+MAX_TOOL_NAME: Final = 128
+
+OTHER: Final = "other"
+_VERBS: Final = frozenset({"GET", "POST", "DELETE", "OPTIONS", "HEAD", "PUT", "PATCH"})
+_METHODS: Final = CLIENT_METHODS | _VERBS
+_CLASSES: Final = {2: "2xx", 3: "3xx", 4: "4xx", 5: "5xx"}
+
+# Upper bounds as both units write them. The last bucket has none.
+_BOUNDS_MS: Final = ("1", "5", "10", "25", "50", "100", "250", "500", "1000", "5000", "10000")
+_BOUNDS_S: Final = tuple(float(bound) / 1000 for bound in _BOUNDS_MS)
+_LE_S: Final = (*map(str, _BOUNDS_S), "+Inf")
+_LE_MS: Final = (*_BOUNDS_MS, "+Inf")
+
+#: An exchange's outcome to the result that a server gave. Others never reached a server.
+_RESULTS: Final = {
+    "ok": "ok",
+    "rpc_error": "rpc_error",
+    "tool_error": "tool_error",
+    "http_error": "http_error",
+    "unread": "unread",
+    "upstream_error": "transport_error",
+    "timeout": "transport_error",
+}
+_UPSTREAM_ERRORS: Final = {"upstream_error": "error", "timeout": "timeout"}
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+class Observed(Protocol):
+    """A finished exchange; ``mcpx.gateway.exchange.Exchange`` is one.
+
+    ``policy`` is set once the policies were asked. An ``outcome`` of ``page`` is one of
+    the gateway's own pages, which are not counted.
+    """
+
+    @property
+    def route(self) -> _Named | None:
+        """The server that it was for, as far as that was found out."""
+        ...
+
+    @property
+    def principal(self) -> _Named:
+        """Who asked; an empty name is nobody in particular."""
+        ...
+
+    @property
+    def policy(self) -> object | None:
+        """What was asked whether it may happen."""
+        ...
+
+    @property
+    def method(self) -> str:
+        """The JSON-RPC method, or the HTTP method where there is no message."""
+        ...
+
+    @property
+    def tool(self) -> str | None:
+        """The tool that was called."""
+        ...
+
+    @property
+    def status(self) -> int:
+        """The HTTP status that the client got."""
+        ...
+
+    @property
+    def outcome(self) -> str:
+        """One word for what became of it."""
+        ...
+
+    @property
+    def allowed(self) -> bool:
+        """Whether it was let through by all that could have stopped it."""
+        ...
+
+
+class _Durations:
+    """The buckets of one server, each with its own count; ``total_s`` is their sum."""
+
+    __slots__ = ("counts", "total_s")
+
+    def __init__(self) -> None:
+        self.counts = [0] * len(_LE_S)
+        self.total_s = 0.0
+
+
+Series = defaultdict[tuple[str, ...], int]
+
+
+class Metrics:
+    """The gateway's counters. All but ``exposition`` are for the thread that runs trio.
+
+    ``clock`` is monotonic, in seconds; the uptime counts from the construction.
+    """
+
+    def __init__(
+        self,
+        config: MetricsConfig | None = None,
+        *,
+        version: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config = config if config is not None else MetricsConfig()
+        self._version = version
+        self._clock = clock
+        self._started = clock()
+        self._servers: frozenset[str] = frozenset()
+        self._retired: dict[str, None] = {}
+        self._clients: frozenset[str] = frozenset()
+        self._tools: dict[str, set[str]] = {}
+        self._connections: Callable[[], int] = _none
+        self._audit_queue: Callable[[], int] = _none
+        self._in_flight = 0
+        # By server first wherever there is a server: `_forget` relies on it.
+        self._requests = Series(int)
+        self._tool_calls = Series(int)
+        self._decisions = Series(int)
+        self._results = Series(int)
+        self._upstream_errors = Series(int)
+        self._durations: dict[str, _Durations] = {}
+        self._auth_failures = 0
+        self._rate_limit_hits = 0
+        self._overloads = 0
+        self._audit_lost = 0
+        self._reloads = {"ok": 0, "failed": 0}
+        self._page: Recent[bytes] = Recent(RENDER_TTL_S)
+        self._thread = trio.CapacityLimiter(1)
+
+    # -- what labels there are --------------------------------------------------
+
+    def configure(self, config: MetricsConfig) -> None:
+        """Other settings, from the next page on. Tools that have a label keep it."""
+        self._config = config
+
+    def set_servers(self, names: Iterable[str]) -> None:
+        """The servers that are configured now."""
+        servers = frozenset(names)
+        for name in sorted(self._servers - servers):
+            self._retired[name] = None
+        for name in servers:
+            self._retired.pop(name, None)
+        self._servers = servers
+        while len(self._retired) > MAX_RETIRED:
+            self._forget(next(iter(self._retired)))
+
+    def _forget(self, server: str) -> None:
+        del self._retired[server]
+        self._tools.pop(server, None)
+        self._durations.pop(server, None)
+        for series in (
+            self._requests,
+            self._tool_calls,
+            self._decisions,
+            self._results,
+            self._upstream_errors,
+        ):
+            for labels in [labels for labels in series if labels[0] == server]:
+                del series[labels]
+
+    def set_clients(self, names: Iterable[str]) -> None:
+        """The clients that are configured now."""
+        # What the one shared token is called.
+        self._clients = frozenset(names) | {"default"}
+
+    def learn_tools(self, server: str, names: Iterable[str]) -> None:
+        """Give tools of a server a label of their own, as many as the configuration allows."""
+        if server not in self._servers:
+            return
+        known = self._tools.setdefault(server, set())
+        for name in names:
+            if len(known) >= self._config.max_tools:
+                return
+            if len(name) <= MAX_TOOL_NAME and name.isprintable():
+                known.add(name)
+
+    # -- counting ---------------------------------------------------------------
+
+    def begin(self) -> None:
+        """An exchange begins; ``observe`` ends it."""
+        self._in_flight += 1
+
+    def observe(self, ex: Observed, duration_s: float) -> None:
+        """Count a finished exchange. About two microseconds."""
+        self._in_flight -= 1
+        outcome = ex.outcome
+        if outcome == "page":
+            return
+        route = ex.route
+        server = route.name if route is not None and route.name in self._servers else OTHER
+        method = ex.method
+        if method not in _METHODS:
+            method = OTHER
+        self._requests[server, method, _CLASSES.get(ex.status // 100, OTHER)] += 1
+        durations = self._durations.get(server)
+        if durations is None:
+            durations = self._durations[server] = _Durations()
+        durations.counts[bisect_left(_BOUNDS_S, duration_s)] += 1
+        durations.total_s += duration_s
+        result = _RESULTS.get(outcome)
+        if result is None:
+            self._refused(outcome)
+        else:
+            self._results[server, result] += 1
+            if result == "transport_error":
+                self._upstream_errors[server, _UPSTREAM_ERRORS[outcome]] += 1
+            elif result == "http_error" and ex.status >= 500:
+                self._upstream_errors[server, "http_5xx"] += 1
+        if ex.policy is not None:
+            self._decided(ex, server, method, outcome)
+
+    def _refused(self, outcome: str) -> None:
+        if outcome == "unauthorized":
+            self._auth_failures += 1
+        elif outcome == "limited":
+            self._rate_limit_hits += 1
+        elif outcome == "shed":
+            self._overloads += 1
+
+    def _decided(self, ex: Observed, server: str, method: str, outcome: str) -> None:
+        """Count what the policies said, where a message was judged."""
+        denied = outcome == "denied"
+        if method not in _VERBS:
+            self._decisions[server, "deny" if denied else "allow"] += 1
+        tool = ex.tool
+        # A call that was held up after the policies (by a limit, say) is none.
+        if tool is None or not (denied or ex.allowed):
+            return
+        known = self._tools.get(server)
+        if known is None or tool not in known:
+            tool = OTHER
+        client = ex.principal.name
+        if client and client not in self._clients:
+            client = OTHER
+        self._tool_calls[server, tool, "deny" if denied else "allow", client] += 1
+
+    def reloaded(self, *, ok: bool) -> None:
+        """A reload succeeded, or changed nothing."""
+        self._reloads["ok" if ok else "failed"] += 1
+
+    def audit_lost(self, count: int, /) -> None:
+        """So many records of the audit are lost."""
+        self._audit_lost += count
+
+    def count_connections(self, connections: Callable[[], int], /) -> None:
+        """Whom to ask for the number of client connections."""
+        self._connections = connections
+
+    def count_audit_queue(self, length: Callable[[], int], /) -> None:
+        """Whom to ask for the number of records that wait to be written."""
+        self._audit_queue = length
+
+    # -- showing ----------------------------------------------------------------
+
+    async def exposition(self) -> bytes:
+        """The page, in Prometheus' text format 0.0.4; at most ``RENDER_TTL_S`` old."""
+        return await self._page.get((), self._render)
+
+    async def _render(self) -> bytes:
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Copy(self._families()))
+        # Abandoned if cancelled: it is made of a copy that nobody else has.
+        return await trio.to_thread.run_sync(
+            generate_latest, registry, abandon_on_cancel=True, limiter=self._thread
+        )
+
+    def _families(self) -> Iterator[Metric]:
+        """Every family; what changes is copied now, the rest is for whoever iterates."""
+        gauges = (
+            ("mcpx_uptime_seconds", "Seconds since the gateway started.",
+             self._clock() - self._started),
+            ("mcpx_active_connections", "Client connections that are open.", self._connections()),
+            ("mcpx_requests_in_flight", "Requests being served.", self._in_flight),
+            ("mcpx_servers_registered", "Servers in the configuration.", len(self._servers)),
+            ("mcpx_audit_queue", "Audit records that wait to be written.", self._audit_queue()),
+        )  # fmt: skip
+        totals = (
+            ("mcpx_auth_failures", "Requests without a valid credential.", self._auth_failures),
+            ("mcpx_rate_limit_hits", "Requests refused by a rate limit.", self._rate_limit_hits),
+            ("mcpx_overload", "Requests refused because there was no room.", self._overloads),
+            ("mcpx_audit_lost", "Audit records that were not written.", self._audit_lost),
+        )
+        series = (
+            ("mcpx_requests", "Requests, by what became of them.",
+             ("server", "method", "status_code"), dict(self._requests)),
+            ("mcpx_tool_calls", "Tool calls, by decision and client.",
+             ("server", "tool", "decision", "client"), dict(self._tool_calls)),
+            ("mcpx_policy_decisions", "Decisions of the policies about messages.",
+             ("server", "decision"), dict(self._decisions)),
+            ("mcpx_results", "Answers of servers, by what they say.",
+             ("server", "result"), dict(self._results)),
+            ("mcpx_upstream_errors", "Requests that a server failed to serve.",
+             ("server", "reason"), dict(self._upstream_errors)),
+            ("mcpx_reloads", "Reloads of the configuration.",
+             ("result",), {(result,): count for result, count in self._reloads.items()}),
+        )  # fmt: skip
+        durations = {
+            server: (tuple(found.counts), found.total_s)
+            for server, found in self._durations.items()
+        }
+        return _families(
+            self._version, gauges, totals, series, durations, self._config.milliseconds
+        )
+
+
+class _Copy(Collector):
+    """A collector of families that are already there."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _families(
+    version: str,
+    gauges: Iterable[tuple[str, str, float]],
+    totals: Iterable[tuple[str, str, int]],
+    series: Iterable[tuple[str, str, tuple[str, ...], dict[tuple[str, ...], int]]],
+    durations: dict[str, tuple[tuple[int, ...], float]],
+    milliseconds: bool,  # noqa: FBT001 - the one that reads it is above
+) -> Iterator[Metric]:
+    info = GaugeMetricFamily("mcpx_info", "The version that runs.", labels=["version"])
+    info.add_metric([version], 1)
+    yield info
+    for name, text, value in gauges:
+        yield GaugeMetricFamily(name, text, value)
+    for name, text, count in totals:
+        yield CounterMetricFamily(name, text, count)
+    for name, text, labels, counts in series:
+        if counts:
+            family = CounterMetricFamily(name, text, labels=labels)
+            for values, count in sorted(counts.items()):
+                family.add_metric(values, count)
+            yield family
+    if durations:
+        yield _histogram("mcpx_request_duration_seconds", "Seconds", durations, _LE_S, 1)
+    if durations and milliseconds:
+        yield _histogram("mcpx_request_duration_ms", "Milliseconds", durations, _LE_MS, 1000)
+
+
+def _histogram(
+    name: str,
+    unit: str,
+    durations: dict[str, tuple[tuple[int, ...], float]],
+    bounds: tuple[str, ...],
+    factor: int,
+) -> Metric:
+    text = f"{unit} from a request's arrival to the last byte of its answer."
+    family = HistogramMetricFamily(name, text, labels=["server"])
+    for server, (counts, total_s) in sorted(durations.items()):
+        below = 0
+        buckets: list[tuple[str, float]] = []
+        for bound, count in zip(bounds, counts, strict=True):
+            below += count
+            buckets.append((bound, below))
+        family.add_metric([server], buckets, round(total_s * factor, 6 if factor == 1 else 3))
+    return family
+
+
+def _none() -> int:
+    return 0
