@@ -13,6 +13,9 @@ BIN := $(VENV)/bin
 INTEROP := tests/interop
 MODULES := $(INTEROP)/node_modules/.installed-for
 
+SCHEMA := PYTHONUTF8=1 $(BIN)/python -m mcpx.config.schema
+REFERENCE := PYTHONUTF8=1 $(BIN)/python -c 'import sys; from mcpx.config.schema import reference; sys.stdout.write(reference())'
+
 # $(call retried,COMMAND): networks fail for a moment; one more try, then the error stands.
 retried = { $(1) || { echo 'That did not work; trying once more.' >&2; sleep 2; $(1); }; }
 # $(call as_root,COMMAND): run it, or say plainly what to run.
@@ -24,7 +27,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo install test check lint format-check types layers docs-check format clean
+.PHONY: help demo install test check lint format-check types layers docs-check docs format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -52,8 +55,13 @@ types: $(VENV)/.dev-installed ## mypy, strict
 layers: $(VENV)/.dev-installed ## imports point down only
 	@$(BIN)/lint-imports
 
-docs-check: $(VENV)/.dev-installed ## the generated documents say what the code says
-	@$(BIN)/python -m mcpx.config.reference --check
+docs-check: $(VENV)/.dev-installed ## whether the generated documents are current
+	@$(SCHEMA) | cmp -s - docs/mcpx.schema.json && $(REFERENCE) | cmp -s - docs/configuration.md || { \
+		echo 'docs/mcpx.schema.json or docs/configuration.md is not what the code says: run make docs' >&2; \
+		exit 1; }
+
+docs: $(VENV)/.dev-installed ## write the generated documents
+	@$(SCHEMA) --write
 
 format: $(VENV)/.dev-installed ## format the code
 	@$(BIN)/ruff format .

@@ -171,7 +171,11 @@ class App:
     _draining: trio.CancelScope | None = None
 
     def _open(self, config: Config) -> Listener:
-        tls = server_context(config.tls.cert, config.tls.key, http2=config.http2) if config.tls else None
+        tls = (
+            server_context(config.tls.cert, config.tls.key, http2=config.http2)
+            if config.tls
+            else None
+        )
         return Listener(
             open_socket(config.listen),
             handler=self.pipeline.handle,
@@ -206,9 +210,7 @@ class App:
     async def _signals(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        with trio.open_signal_receiver(
-            signal.SIGHUP, signal.SIGINT, signal.SIGTERM
-        ) as received:
+        with trio.open_signal_receiver(signal.SIGHUP, signal.SIGINT, signal.SIGTERM) as received:
             task_status.started()
             async for number in received:
                 if number == signal.SIGHUP:
@@ -273,9 +275,7 @@ class App:
             await services.start(audit.run)
         for pool in state.apply(prepared):
             pool.close()
-        self._health.configure(
-            cache_ttl_s=config.health.cache_ttl, timeout_s=config.health.timeout
-        )
+        self._health.configure(cache_ttl_s=config.health.cache_ttl, timeout_s=config.health.timeout)
         listener.bounds = _bounds(config)
         listener.max_connections = config.limits.max_connections
         if tls is not None:

@@ -30,8 +30,7 @@ def main() -> int:
         print(f"mock server: can't listen on {options.addr}: {fault}", file=sys.stderr)
         return 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    shown = f"[{host}]" if ":" in host else host
-    print(f"mock server: listening on http://{shown}:{server.port}", file=sys.stderr, flush=True)
+    print(f"mock server: listening on http://{host}:{server.port}", file=sys.stderr, flush=True)
     with server:
         try:
             server.serve_forever()

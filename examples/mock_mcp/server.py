@@ -7,7 +7,6 @@ otherwise, and asks nobody who they are.
 from __future__ import annotations
 
 import json
-import socket
 import sys
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,11 +22,11 @@ DEFAULT_HOST = "127.0.0.1"
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Read ``host:port`` or ``:port``; ``[::1]:port`` for IPv6. Raises ValueError."""
+    """Read ``host:port`` or ``:port``. Raises ValueError."""
     host, colon, port = text.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise ValueError(f"{text!r} is not host:port or :port")
-    return host.strip("[]") or DEFAULT_HOST, int(port)
+    return host or DEFAULT_HOST, int(port)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -104,8 +103,6 @@ class MockServer(ThreadingHTTPServer):
 
     def __init__(self, host: str, port: int, *, quiet: bool = False) -> None:
         self.quiet = quiet
-        if ":" in host:
-            self.address_family = socket.AF_INET6
         super().__init__((host, port), _Handler)
 
     @property

@@ -40,9 +40,7 @@ __all__ = ["Frame", "elements", "members", "scan", "string"]
 Span = tuple[int, int]
 Kind = Literal["request", "notification", "response"]
 
-_STRING = (
-    rb'"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+"'
-)
+_STRING = rb'"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+"'
 _NUMBER = rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+"
 _WS = rb"[ \t\n\r]*+"
 _KEY = re.compile(_WS + rb"(" + _STRING + rb")" + _WS + rb":" + _WS)
@@ -206,9 +204,7 @@ def _validate(body: bytes, max_depth: int) -> dict[tuple[str, ...], Members]:
                 _decoded(body, start, pos)
         else:
             if len(stack) >= max_depth:
-                raise FrameError(
-                    f"nesting is deeper than {max_depth}", PARSE_ERROR, found.start(2)
-                )
+                raise FrameError(f"nesting is deeper than {max_depth}", PARSE_ERROR, found.start(2))
             stack.append((keys, members_here, path, key, found.start(2)))
             pos = found.end()
             if opened == b"{":
@@ -328,9 +324,7 @@ def _envelope(body: bytes, top: Members, kept: dict[tuple[str, ...], Members]) -
         if not (raw.startswith(b'"') or _INTEGER.match(raw) or null_error):
             raise FrameError("an id is a string or a whole number", INVALID_REQUEST, id_span[0])
         if len(raw) > MAX_ID_BYTES:
-            raise FrameError(
-                f"an id has at most {MAX_ID_BYTES} bytes", INVALID_REQUEST, id_span[0]
-            )
+            raise FrameError(f"an id has at most {MAX_ID_BYTES} bytes", INVALID_REQUEST, id_span[0])
         frame.id, frame.id_span = raw, id_span
     _no_variants(top, _ENVELOPE, _ENVELOPE_FOLDED, frame, INVALID_REQUEST)
 

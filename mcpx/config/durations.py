@@ -19,6 +19,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from mcpx.config.faults import quote
+
 __all__ = ["DurationError", "format_duration", "parse_duration"]
 
 _NANOSECONDS: Final = {
@@ -51,29 +53,33 @@ def parse_duration(text: str) -> float:
     if rest == "0":
         return 0.0
     if not rest:
-        raise DurationError(f"{text!r} is no duration; write something like 30s, 2m or 1h30m")
+        raise DurationError(f"{quote(text)} is no duration; write something like 30s, 2m or 1h30m")
     total = 0
     position = 0
     while position < len(rest):
         part = _PART.match(rest, position)
         if part is None:
             raise DurationError(
-                f"{text!r} is no duration: {rest[position:]!r} is not a number with a unit; "
+                f"{quote(text)} is no duration: {quote(rest[position:])} is not a number with a unit; "
                 "write something like 30s, 2m or 1h30m"
             )
         whole, fraction, bare_fraction, unit = part.groups()
         if not unit:
-            raise DurationError(f"{text!r} has no unit after {part[0]}; write {part[0]}s, or ms, m, h")
+            raise DurationError(
+                f"{quote(text)} has no unit after {part[0]}; write {part[0]}s, or ms, m, h"
+            )
         scale = _NANOSECONDS.get(unit)
         if scale is None:
-            raise DurationError(f"{text!r} has the unknown unit {unit!r}; units are {_units()}")
+            raise DurationError(
+                f"{quote(text)} has the unknown unit {quote(unit)}; units are {_units()}"
+            )
         total += int(whole or "0") * scale
         digits = fraction or bare_fraction or ""
         if digits:
             total += int(digits) * scale // 10 ** len(digits)
         position = part.end()
     if total > _LARGEST:
-        raise DurationError(f"{text!r} is longer than 292 years")
+        raise DurationError(f"{quote(text)} is longer than 292 years")
     seconds = total / 1e9
     return -seconds if text[0] == "-" else seconds
 

@@ -73,7 +73,9 @@ class Expansion:
     def _filling(self, inside: str, closed: bool, path: Path) -> str:  # noqa: FBT001  private
         name, separator, default = inside.partition(":-")
         if not closed:
-            self._fault(path, "`${` without `}`", "close it, or write `$${` for the characters themselves")
+            self._fault(
+                path, "`${` without `}`", "close it, or write `$${` for the characters themselves"
+            )
             return ""
         if not _NAME.fullmatch(name):
             self._fault(
@@ -83,7 +85,9 @@ class Expansion:
             )
             return ""
         if "${" in default:
-            self._fault(path, f"the default of {name} holds another variable", "defaults are not expanded")
+            self._fault(
+                path, f"the default of {name} holds another variable", "defaults are not expanded"
+            )
             return ""
         value = self._environ.get(name)
         if value is not None and not _is_text(value):

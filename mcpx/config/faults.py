@@ -84,7 +84,9 @@ def path_text(path: Path) -> str:
 
 def render(fault: Fault, filename: str, mark: Mark | None) -> str:
     """``fault`` as one finished line."""
-    place = f"{filename}:{mark.line}:{mark.column}: " if mark else f"{filename}: " if filename else ""
+    place = (
+        f"{filename}:{mark.line}:{mark.column}: " if mark else f"{filename}: " if filename else ""
+    )
     path = path_text(fault.path)
     where = f"{path}: " if path else ""
     hint = f"; {fault.hint}" if fault.hint else ""
@@ -109,4 +111,3 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     found = difflib.get_close_matches(word.casefold().replace("-", "_"), folded, n=1, cutoff=0.6)
     found = found or difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.6)
     return folded[found[0]] if found else None
-

@@ -24,8 +24,10 @@ __all__ = [
     "check_glob_path",
     "check_header",
     "check_host_port",
+    "check_method",
     "check_origin",
     "check_server_name",
+    "is_loopback",
     "is_ours",
     "parse_listen",
     "parse_network",
@@ -38,7 +40,9 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _SERVER_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _LONGEST_NAME: Final = 64
-_LABELS: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?")
+_LABELS: Final = re.compile(
+    r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?"
+)
 _LONGEST_HOST: Final = 253  # RFC 1035 section 2.3.4, less the root label
 _NUMERIC_END: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9a-fA-F]*)\.?")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
@@ -108,9 +112,11 @@ class UpstreamUrl:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, UpstreamUrl):
             return NotImplemented
-        return (
-            (self.scheme, self.port, self.target, self.authority)
-            == (other.scheme, other.port, other.target, other.authority)
+        return (self.scheme, self.port, self.target, self.authority) == (
+            other.scheme,
+            other.port,
+            other.target,
+            other.authority,
         )
 
     def __hash__(self) -> int:
@@ -165,7 +171,9 @@ def parse_listen(text: str) -> Listen:
 def parse_upstream_url(text: str) -> UpstreamUrl:
     """An ``http`` or ``https`` URL without user part and fragment, taken as it is written."""
     if not text:
-        raise FormError("is empty", "write the server's endpoint, such as http://localhost:3001/mcp")
+        raise FormError(
+            "is empty", "write the server's endpoint, such as http://localhost:3001/mcp"
+        )
     _check_wire_text(text)
     if "\\" in text:
         raise FormError("has a backslash", "write / or %5C")
@@ -224,7 +232,9 @@ def check_origin(text: str) -> None:
         raise FormError("ends in /, which origins never do", f"write {text.rstrip('/')}")
     found = _ORIGIN.fullmatch(text)
     if found is None:
-        raise FormError("is no origin", "write scheme, host and port alone: https://app.example.com")
+        raise FormError(
+            "is no origin", "write scheme, host and port alone: https://app.example.com"
+        )
     if "*" in text:
         raise FormError("has a `*`", "write origins in full, or `*` alone for all")
     if text.lower().startswith(("http:", "https:")):
@@ -253,11 +263,15 @@ def check_header(text: str) -> str:
     return text.lower()
 
 
+def check_method(text: str) -> None:
+    """A method's name (RFC 9110 section 9.1)."""
+    if not _TOKEN.fullmatch(text):
+        raise FormError("is no name of a method", "GET, POST and DELETE are such names")
+
+
 def is_ours(header: str) -> bool:
     """Whether the gateway itself writes or reads this header (given in lower case)."""
-    return (
-        header in FRAMING_HEADERS or header in _OUR_HEADERS or header.startswith(_OUR_PREFIXES)
-    )
+    return header in FRAMING_HEADERS or header in _OUR_HEADERS or header.startswith(_OUR_PREFIXES)
 
 
 def check_glob_path(text: str) -> None:

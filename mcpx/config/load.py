@@ -74,9 +74,7 @@ def read_file(filename: str) -> bytes:
     return bytes(content[: MAX_BYTES + 1])
 
 
-def _read(
-    text: str | bytes, filename: str, environ: Mapping[str, str]
-) -> tuple[Config, Document]:
+def _read(text: str | bytes, filename: str, environ: Mapping[str, str]) -> tuple[Config, Document]:
     try:
         document = read_yaml(text)
     except YamlError as error:
@@ -84,7 +82,10 @@ def _read(
     expansion = expand(document.value, environ)
     shape = Shape(document, expansion)
     if shape.config is None:
-        raise _refused([*expansion.faults, *shape.faults], document, filename)
+        # What became of a text whose variable is missing says nothing about the text.
+        known = {fault.path for fault in expansion.faults}
+        rest = [fault for fault in shape.faults if fault.path not in known]
+        raise _refused([*expansion.faults, *rest], document, filename)
     return shape.config, document
 
 

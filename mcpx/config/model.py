@@ -72,7 +72,7 @@ class Section(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
     """What every section shares: unknown keys are errors, and nothing changes after loading."""
 
 
-class ArgumentRule(Section):
+class ArgumentRule(Section, frozen=True):
     """What one argument of a tool must look like. Every constraint given must hold."""
 
     equals: Scalar | None = None
@@ -93,14 +93,14 @@ class ArgumentRule(Section):
     """Whether a call without this argument is refused."""
 
 
-class ToolRule(Section):
+class ToolRule(Section, frozen=True):
     """Rules about the arguments of one tool."""
 
     args: dict[str, ArgumentRule] = field(default_factory=dict)
     """Argument name to rule. A dotted name (`options.path`) reaches into objects, `*` stands for every element of an array or every member of an object."""
 
 
-class PolicyConfig(Section):
+class PolicyConfig(Section, frozen=True):
     """What may be called, read and got. Deny wins over allow; an empty allow list allows all that is not denied."""
 
     read_only: bool = False
@@ -125,21 +125,21 @@ class PolicyConfig(Section):
     """Methods that are refused, by name or glob (`logging/setLevel`, `completion/*`)."""
 
 
-class CacheTool(Section):
+class CacheTool(Section, frozen=True):
     """Caching of one tool's results."""
 
     ttl: Duration | None = None
     """How long a result is kept; the cache's `default_ttl` when absent."""
 
 
-class ServerCache(Section):
+class ServerCache(Section, frozen=True):
     """Which tools of a server are cached."""
 
     tools: dict[str, CacheTool] = field(default_factory=dict)
     """Tool name to its caching. A tool that is not named is not cached."""
 
 
-class ServerTimeouts(Section):
+class ServerTimeouts(Section, frozen=True):
     """How long one upstream may take. They override the gateway's own."""
 
     connect: Duration | None = None
@@ -154,7 +154,7 @@ class ServerTimeouts(Section):
     """From the request to the answer's last byte, event streams excepted."""
 
 
-class ServerTls(Section):
+class ServerTls(Section, frozen=True):
     """TLS towards one upstream. Certificates are always verified."""
 
     ca: str | None = None
@@ -167,7 +167,7 @@ class ServerTls(Section):
     """The name to verify, where it differs from the URL's host."""
 
 
-class ServerConfig(Section):
+class ServerConfig(Section, frozen=True):
     """One MCP server behind the gateway, reached at `/mcp/{name}`."""
 
     name: str
@@ -204,7 +204,7 @@ class ServerConfig(Section):
     """Connections to this server at one time; further requests wait for one until `timeouts.connect` has passed."""
 
 
-class ApiClient(Section):
+class ApiClient(Section, frozen=True):
     """One client that authenticates with a token of its own."""
 
     name: str
@@ -213,7 +213,7 @@ class ApiClient(Section):
     """Its credential. Write `${NAME}` and keep the value in the environment."""
 
 
-class OauthConfig(Section):
+class OauthConfig(Section, frozen=True):
     """The gateway as an OAuth 2.1 resource server."""
 
     resource: str | None = None
@@ -226,7 +226,7 @@ class OauthConfig(Section):
     """Issuers to name in the protected resource metadata (RFC 9728)."""
 
 
-class AuthConfig(Section):
+class AuthConfig(Section, frozen=True):
     """Who may use the gateway."""
 
     enabled: bool = False
@@ -247,14 +247,14 @@ class AuthConfig(Section):
     """Endpoints that need no credential. `/health` without one tells its status and nothing else."""
 
 
-class ClientOverride(Section):
+class ClientOverride(Section, frozen=True):
     """What one client may do, on top of each server's own policy. It can only take away."""
 
     servers: dict[str, PolicyConfig] = field(default_factory=dict)
     """Server name to the policy that this client must satisfy as well."""
 
 
-class RedactConfig(Section):
+class RedactConfig(Section, frozen=True):
     """What the audit log must not contain."""
 
     keys: list[str] = field(default_factory=list)
@@ -265,7 +265,7 @@ class RedactConfig(Section):
     """Tools, by name or glob, whose arguments are left out whole."""
 
 
-class AuditConfig(Section):
+class AuditConfig(Section, frozen=True):
     """One JSON line for every decision."""
 
     enabled: bool = False
@@ -288,7 +288,7 @@ class AuditConfig(Section):
     """When the queue is full: `block` makes requests wait, then answers 503; `shed` drops records, counts them, and writes the count."""
 
 
-class RateLimitConfig(Section):
+class RateLimitConfig(Section, frozen=True):
     """Token buckets. A request must find a token in each that is on."""
 
     enabled: bool = False
@@ -311,7 +311,7 @@ class RateLimitConfig(Section):
     """Buckets kept at one time; the one idle longest goes first."""
 
 
-class CorsConfig(Section):
+class CorsConfig(Section, frozen=True):
     """Which web pages may call the gateway from a browser."""
 
     enabled: bool = False
@@ -326,7 +326,7 @@ class CorsConfig(Section):
     """Seconds for which a browser may keep a preflight's answer."""
 
 
-class InspectionConfig(Section):
+class InspectionConfig(Section, frozen=True):
     """What is looked for in answers."""
 
     tool_integrity: Literal["", "off", "warn", "enforce"] = ""
@@ -335,7 +335,7 @@ class InspectionConfig(Section):
     """Whether what a client may not call is left out of its lists."""
 
 
-class BreakerConfig(Section):
+class BreakerConfig(Section, frozen=True):
     """When a failing server is left alone for a while."""
 
     enabled: bool = False
@@ -348,7 +348,7 @@ class BreakerConfig(Section):
     """Requests that may try it afterwards at one time."""
 
 
-class TracingConfig(Section):
+class TracingConfig(Section, frozen=True):
     """OpenTelemetry spans."""
 
     enabled: bool = False
@@ -367,7 +367,7 @@ class TracingConfig(Section):
     """Headers for the collector."""
 
 
-class CacheConfig(Section):
+class CacheConfig(Section, frozen=True):
     """Results kept and given again."""
 
     enabled: bool = False
@@ -382,7 +382,7 @@ class CacheConfig(Section):
     """Whether a reload empties it."""
 
 
-class TlsConfig(Section):
+class TlsConfig(Section, frozen=True):
     """TLS on the gateway's own listener."""
 
     cert: str
@@ -391,7 +391,7 @@ class TlsConfig(Section):
     """The PEM file with its key."""
 
 
-class LimitsConfig(Section):
+class LimitsConfig(Section, frozen=True):
     """Bounds on what one peer can make the gateway hold."""
 
     max_header_bytes: Positive = 32_768
@@ -410,7 +410,7 @@ class LimitsConfig(Section):
     """Client connections at one time; further ones wait to be accepted."""
 
 
-class TimeoutsConfig(Section):
+class TimeoutsConfig(Section, frozen=True):
     """Bounds on how long one peer can keep the gateway waiting."""
 
     read: Duration = Duration(30)
@@ -433,7 +433,7 @@ class TimeoutsConfig(Section):
     """What is in flight when the gateway is told to stop."""
 
 
-class HealthConfig(Section):
+class HealthConfig(Section, frozen=True):
     """How `/health` looks at the servers."""
 
     timeout: Duration = Duration(5)
@@ -442,7 +442,7 @@ class HealthConfig(Section):
     """How long a finding is given again before servers are asked anew."""
 
 
-class MetricsConfig(Section):
+class MetricsConfig(Section, frozen=True):
     """What `/metrics` shows."""
 
     milliseconds: bool = False
@@ -451,7 +451,7 @@ class MetricsConfig(Section):
     """Tool names that get a label of their own on each server; further ones are `other`."""
 
 
-class LogConfig(Section):
+class LogConfig(Section, frozen=True):
     """The gateway's own log, on stderr."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -460,14 +460,14 @@ class LogConfig(Section):
     """`text` is key=value; `auto` colours it on a terminal."""
 
 
-class SessionsConfig(Section):
+class SessionsConfig(Section, frozen=True):
     """How session ids are sealed."""
 
     key: Secret | None = None
     """A secret of 32 or more characters, the same on every replica. Without it a new one is made at each start, and clients begin new sessions after a restart."""
 
 
-class Config(Section):
+class Config(Section, frozen=True):
     """The whole file. Every section is optional."""
 
     listen: str = ":8080"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from mcpx.config import forms
 from mcpx.config.faults import Path, path_text, quote
@@ -53,9 +53,11 @@ NOT_ACTIVE: Final = (
         "no spans are exported",
     ),
     Inactive(
-        lambda config: [("inspection", "tool_integrity")]
-        if config.inspection.tool_integrity in ("warn", "enforce")
-        else [],
+        lambda config: (
+            [("inspection", "tool_integrity")]
+            if config.inspection.tool_integrity in ("warn", "enforce")
+            else []
+        ),
         "a tool whose definition changed is neither reported nor refused",
     ),
 )
@@ -70,9 +72,9 @@ def notices(config: Config) -> tuple[str, ...]:
 def _inactive(config: Config) -> Iterator[str]:
     for row in NOT_ACTIVE:
         for path in row.places(config):
-            value: object = config
+            value: Any = config
             for step in path:
-                value = value[step] if isinstance(value, list) else getattr(value, str(step))
+                value = value[step] if isinstance(step, int) else getattr(value, step)
             shown = str(value).lower() if isinstance(value, bool) else value
             yield f"{path_text(path)}: {shown} is not active in this version: {row.meanwhile}"
 

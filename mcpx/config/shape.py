@@ -51,7 +51,7 @@ _LARGEST: Final = 2**63 - 1
 _BAD: Final = object()  # stands for a value that a fault was noted about
 _INTEGER: Final = re.compile(r"[-+]?[0-9]{1,19}")
 _NUMBER: Final = re.compile(r"[-+]?[0-9]{1,30}(?:\.[0-9]{1,30})?")
-_LISTED: Final = 14  # valid keys that a message may list
+_LISTED: Final = 24  # valid keys that a message may list
 _YAML_1_1_TRUE: Final = frozenset({"yes", "on", "y"})
 _YAML_1_1_FALSE: Final = frozenset({"no", "off", "n"})
 
@@ -154,9 +154,7 @@ class Shape:
             hint = "write [] for an empty list, or leave the key out" if value is None else ""
             hint = hint or ("write - before it" if not isinstance(value, dict) else "")
             return self._wrong("a list", value, path, hint, shown=False)
-        return [
-            self._fit(item, kind.item_type, (*path, index)) for index, item in enumerate(value)
-        ]
+        return [self._fit(item, kind.item_type, (*path, index)) for index, item in enumerate(value)]
 
     # -- Alternatives
 
@@ -203,9 +201,10 @@ class Shape:
 
     def _int(self, value: Plain, kind: IntType, path: Path) -> object:
         number = value
-        if isinstance(number, str) and path in self._expansion.filled and _INTEGER.fullmatch(number):
+        filled = path in self._expansion.filled
+        if isinstance(number, str) and filled and _INTEGER.fullmatch(number):
             number = int(number)
-        elif isinstance(number, float) and number.is_integer() and abs(number) <= _LARGEST:
+        if isinstance(number, float) and number.is_integer() and abs(number) <= _LARGEST:
             number = int(number)
         if isinstance(number, bool) or not isinstance(number, int):
             return self._wrong("a whole number", value, path, _number_hint(value))
@@ -259,7 +258,9 @@ class Shape:
             self._fault(path, f"expected text, found {_kind_of(value)}")
             return _BAD
         if not text:
-            source = "the variable that it comes from is empty" if path in self._expansion.filled else ""
+            source = (
+                "the variable that it comes from is empty" if path in self._expansion.filled else ""
+            )
             self._fault(path, "is empty; a secret needs at least one character", source)
             return _BAD
         return Secret(text)

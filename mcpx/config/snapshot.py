@@ -24,6 +24,7 @@ from mcpx.core.identity import Authenticator, Kind
 from mcpx.core.origins import Origins
 from mcpx.core.policy import Policy, PolicyFault, both, compile_policy
 from mcpx.core.redaction import Redactor
+from mcpx.secret import Secret
 
 __all__ = ["Listen", "Route", "Snapshot", "Timeouts", "UpstreamUrl", "compile_snapshot"]
 
@@ -67,7 +68,7 @@ class Snapshot:
 
     ``generation`` counts the configurations of a running gateway. ``authenticator`` is
     None when nobody is asked for a credential. ``public`` names the endpoints that need
-    none. ``warnings`` are for the operator, at start and in ``mcpx check``.
+    none, ``client_names`` whoever can be authenticated. ``warnings`` are for the operator, at start and in ``mcpx check``.
     """
 
     generation: int
@@ -79,6 +80,7 @@ class Snapshot:
     redactor: Redactor
     trusted_networks: Networks
     public: frozenset[str]
+    client_names: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
@@ -146,6 +148,7 @@ def _compiled(config: Config, policies: _Policies, generation: int) -> Snapshot:
         redactor=Redactor(keys=redact.keys, patterns=redact.patterns, tools=redact.tools),
         trusted_networks=parse_networks(config.trusted_proxies),
         public=frozenset(config.auth.public),
+        client_names=tuple(name for name, _ in _credentials(config.auth)),
         warnings=notices(config),
     )
 
@@ -184,9 +187,15 @@ def _authenticator(auth: AuthConfig) -> Authenticator | None:
         return None
     assert auth.type in ("bearer", "api_key"), "validate lets no other type through"
     kind: Kind = "bearer" if auth.type == "bearer" else "api_key"
+    return Authenticator(kind, auth.header, _credentials(auth))
+
+
+def _credentials(auth: AuthConfig) -> list[tuple[str, Secret]]:
+    """Who can be authenticated, and by what; nobody when authentication is off."""
+    if not auth.enabled:
+        return []
     own = [("default", auth.token)] if auth.token is not None else []
-    listed = [(client.name, client.token) for client in auth.clients]
-    return Authenticator(kind, auth.header, [*own, *listed])
+    return own + [(client.name, client.token) for client in auth.clients]
 
 
 def _origins(config: Config, listen: Listen) -> Origins:

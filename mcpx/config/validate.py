@@ -58,7 +58,9 @@ def validate(config: Config) -> list[Fault]:
 def _listen(config: Config) -> Iterator[Fault]:
     yield from _form(("listen",), forms.parse_listen, config.listen)
     if config.http2 and config.tls is None:
-        yield Fault(("http2",), "needs tls: browsers and clients speak HTTP/2 over TLS alone", "add tls")
+        yield Fault(
+            ("http2",), "needs tls: browsers and clients speak HTTP/2 over TLS alone", "add tls"
+        )
     if config.tls is not None:
         yield from _form(("tls", "cert"), forms.check_file, config.tls.cert)
         yield from _form(("tls", "key"), forms.check_file, config.tls.key)
@@ -90,13 +92,19 @@ def _servers(config: Config) -> Iterator[Fault]:
         yield from _policy(server.policy, (*path, "policy"))
         for tool in server.cache.tools:
             if not tool:
-                yield Fault((*path, "cache", "tools", tool), _of(server, "a tool without a name"), at_key=True)
+                yield Fault(
+                    (*path, "cache", "tools", tool),
+                    _of(server, "a tool without a name"),
+                    at_key=True,
+                )
 
 
 def _transport(server: ServerConfig, path: Path) -> Iterator[Fault]:
     if server.transport == "stdio":
         if server.url is not None:
-            yield Fault((*path, "url"), _of(server, "url has no place with transport: stdio"), "remove it")
+            yield Fault(
+                (*path, "url"), _of(server, "url has no place with transport: stdio"), "remove it"
+            )
         if not server.command:
             yield Fault((*path, "command"), _of(server, "transport: stdio needs a command"))
         else:
@@ -104,7 +112,11 @@ def _transport(server: ServerConfig, path: Path) -> Iterator[Fault]:
         yield from _process(server, path)
         return
     if server.command is not None:
-        yield Fault((*path, "command"), _of(server, "command needs transport: stdio"), "add it, or remove command")
+        yield Fault(
+            (*path, "command"),
+            _of(server, "command needs transport: stdio"),
+            "add it, or remove command",
+        )
     if server.url is None:
         yield Fault((*path, "url"), _of(server, f"transport: {server.transport} needs a url"))
     else:
@@ -118,21 +130,29 @@ def _process(server: ServerConfig, path: Path) -> Iterator[Fault]:
             yield Fault((*path, "args", index), _of(server, "an argument has a NUL character"))
     for name, value in server.env.items():
         if not name or "=" in name or "\0" in name or "\0" in value:
-            yield Fault((*path, "env", name), _of(server, "no environment can hold this variable"), at_key=True)
+            yield Fault(
+                (*path, "env", name),
+                _of(server, "no environment can hold this variable"),
+                at_key=True,
+            )
     if server.workdir is not None:
         yield from _form((*path, "workdir"), forms.check_file, server.workdir, server)
 
 
 def _server_tls(server: ServerConfig, path: Path) -> Iterator[Fault]:
     tls = server.tls
-    given = [name for name in ("ca", "cert", "key", "server_name") if getattr(tls, name) is not None]
+    given = [
+        name for name in ("ca", "cert", "key", "server_name") if getattr(tls, name) is not None
+    ]
     for name in given:
         yield from _form((*path, "tls", name), forms.check_file, getattr(tls, name), server)
     if given and server.url is not None and not server.url.lower().startswith("https:"):
         yield Fault((*path, "tls"), _of(server, "tls has no effect on a url that is not https"))
     if (tls.cert is None) != (tls.key is None):
         missing = "cert" if tls.cert is None else "key"
-        yield Fault((*path, "tls", missing), _of(server, "cert and key go together, one is missing"))
+        yield Fault(
+            (*path, "tls", missing), _of(server, "cert and key go together, one is missing")
+        )
 
 
 def _forwarding(server: ServerConfig, path: Path, auth: AuthConfig) -> Iterator[Fault]:
@@ -144,7 +164,9 @@ def _forwarding(server: ServerConfig, path: Path, auth: AuthConfig) -> Iterator[
             yield Fault(here, _of(server, error.message), error.hint)
             continue
         if name in _CREDENTIALS or (auth.type == "api_key" and name == auth.header.lower()):
-            yield Fault(here, _of(server, f"{name} carries a client's credential and is never forwarded"))
+            yield Fault(
+                here, _of(server, f"{name} carries a client's credential and is never forwarded")
+            )
         elif forms.is_ours(name) or name in _CONTENT:
             yield Fault(here, _of(server, f"{name} is written by the gateway itself"), "remove it")
     for index, below in enumerate(server.paths):
@@ -160,17 +182,25 @@ def _policy(policy: PolicyConfig, path: Path) -> Iterator[Fault]:
         if not tool:
             yield Fault(here, "a rule without the name of a tool", at_key=True)
         if not rules.args:
-            yield Fault(here, "a rule without args does nothing", "name the arguments that it is about")
+            yield Fault(
+                here, "a rule without args does nothing", "name the arguments that it is about"
+            )
         for argument, rule in rules.args.items():
             if not argument:
-                yield Fault((*here, "args", argument), "a rule without the name of an argument", at_key=True)
+                yield Fault(
+                    (*here, "args", argument), "a rule without the name of an argument", at_key=True
+                )
             yield from _argument(rule, (*here, "args", argument))
 
 
 def _argument(rule: ArgumentRule, path: Path) -> Iterator[Fault]:
     constraints = [name for name in rule.__struct_fields__ if getattr(rule, name) is not None]
     if not constraints or (constraints == ["required"] and not rule.required):
-        yield Fault(path, "has no constraint, so that it allows everything", f"give one of {', '.join(rule.__struct_fields__)}")
+        yield Fault(
+            path,
+            "has no constraint, so that it allows everything",
+            f"give one of {', '.join(rule.__struct_fields__)}",
+        )
     for name in ("one_of", "path_within"):
         if getattr(rule, name) == []:
             yield Fault((*path, name), "is empty, so that nothing would pass", "list what may")
@@ -191,11 +221,21 @@ def _clients(config: Config) -> Iterator[Fault]:
                 at_key=True,
             )
         elif config.auth.type != "oauth" and client not in known:
-            yield Fault(path, f"no credential belongs to a client {quote(client)}", _meant(client, known), at_key=True)
+            yield Fault(
+                path,
+                f"no credential belongs to a client {quote(client)}",
+                _meant(client, known),
+                at_key=True,
+            )
         for server, policy in override.servers.items():
             here: Path = (*path, "servers", server)
             if server not in servers:
-                yield Fault(here, f"there is no server {quote(server)}", _meant(server, servers), at_key=True)
+                yield Fault(
+                    here,
+                    f"there is no server {quote(server)}",
+                    _meant(server, servers),
+                    at_key=True,
+                )
             yield from _policy(policy, here)
 
 
@@ -210,7 +250,11 @@ def _auth(config: Config) -> Iterator[Fault]:
     yield from _credentials(auth)
     key = config.sessions.key
     if key is not None and len(key.reveal()) < _SEALING_KEY:
-        yield Fault(("sessions", "key"), f"is shorter than {_SEALING_KEY} characters", "make one with: openssl rand -hex 32")
+        yield Fault(
+            ("sessions", "key"),
+            f"is shorter than {_SEALING_KEY} characters",
+            "make one with: openssl rand -hex 32",
+        )
 
 
 def _auth_type(auth: AuthConfig) -> Iterator[Fault]:
@@ -241,7 +285,9 @@ def _auth_header(auth: AuthConfig) -> Iterator[Fault]:
         yield Fault(("auth", "header"), error.message, error.hint)
         return
     if name == "cookie" or name in _CONTENT or forms.is_ours(name):
-        yield Fault(("auth", "header"), f"{name} has another meaning in HTTP", "X-API-Key is the usual one")
+        yield Fault(
+            ("auth", "header"), f"{name} has another meaning in HTTP", "X-API-Key is the usual one"
+        )
 
 
 def _credentials(auth: AuthConfig) -> Iterator[Fault]:
@@ -257,10 +303,20 @@ def _credentials(auth: AuthConfig) -> Iterator[Fault]:
         if not client.name:
             yield Fault((*path, "name"), "is empty; policy and audit need one")
         elif len(client.name) > _LONGEST_NAME or not client.name.isprintable():
-            yield Fault((*path, "name"), f"has control characters or more than {_LONGEST_NAME} characters")
+            yield Fault(
+                (*path, "name"), f"has control characters or more than {_LONGEST_NAME} characters"
+            )
         elif client.name in names:
-            why = " (auth.token's principal is called so)" if client.name == "default" and auth.token else ""
-            yield Fault((*path, "name"), f"the name {quote(client.name)} is given twice{why}", "choose another")
+            why = (
+                " (auth.token's principal is called so)"
+                if client.name == "default" and auth.token
+                else ""
+            )
+            yield Fault(
+                (*path, "name"),
+                f"the name {quote(client.name)} is given twice{why}",
+                "choose another",
+            )
         names.add(client.name)
         yield from _token(auth, client.token, (*path, "token"))
         if client.token in tokens:
@@ -335,12 +391,16 @@ def _cors(config: Config) -> Iterator[Fault]:
     cors = config.cors
     for index, origin in enumerate(cors.allowed_origins):
         yield from _form(("cors", "allowed_origins", index), forms.check_origin, origin)
-    for name in ("allowed_methods", "allowed_headers"):
-        for index, text in enumerate(getattr(cors, name)):
-            if text != "*":
-                yield from _form(("cors", name, index), forms.check_header, text)
+    for index, method in enumerate(cors.allowed_methods):
+        yield from _form(("cors", "allowed_methods", index), forms.check_method, method)
+    for index, header in enumerate(cors.allowed_headers):
+        yield from _form(("cors", "allowed_headers", index), forms.check_header, header)
     age = cors.max_age
-    if isinstance(age, str) and age and not (age.isascii() and age.isdigit() and len(age) <= _LONGEST_AGE):
+    if (
+        isinstance(age, str)
+        and age
+        and not (age.isascii() and age.isdigit() and len(age) <= _LONGEST_AGE)
+    ):
         yield Fault(("cors", "max_age"), f"{quote(age)} is no number of seconds", 'write "86400"')
     elif isinstance(age, int) and not 0 <= age < 10**_LONGEST_AGE:
         yield Fault(("cors", "max_age"), "is no sensible number of seconds", "write 86400")
@@ -351,7 +411,9 @@ def _tracing(config: Config) -> Iterator[Fault]:
     if tracing.endpoint:
         yield from _form(("tracing", "endpoint"), forms.check_host_port, tracing.endpoint)
     elif tracing.enabled and tracing.exporter != "stdout":
-        yield Fault(("tracing", "endpoint"), "is missing; exporter: otlp needs the collector's host:port")
+        yield Fault(
+            ("tracing", "endpoint"), "is missing; exporter: otlp needs the collector's host:port"
+        )
     for name, value in tracing.headers.items():
         yield from _form(("tracing", "headers", name), forms.check_header, name)
         if not value.isprintable():
@@ -363,7 +425,7 @@ def _durations(config: Config) -> Iterator[Fault]:
     for path, seconds in _all_durations(config, ()):
         if seconds < 0:
             yield Fault(path, "a duration can't be negative")
-        elif seconds == 0 and path[-1] not in _MAY_BE_ZERO:
+        elif not seconds and path[-1] not in _MAY_BE_ZERO:
             yield Fault(path, "must be more than 0; no time at all would fail every request")
 
 

@@ -67,8 +67,10 @@ _UNFIT: Final = re.compile(
 _PLAIN_WORDS: Final = (
     (
         ("mapping values are not allowed",),
-        "a `:` where no key can be; put a value that contains `: ` in quotes, "
-        "and check the indentation of this line and the one before",
+        (
+            "a `:` where no key can be; put a value that contains `: ` in quotes, "
+            "and check the indentation of this line and the one before"
+        ),
     ),
     (
         ("sequence entries are not allowed",),
@@ -232,7 +234,9 @@ def _characters(text: str | bytes) -> str:
         try:
             raw = text.encode()
         except UnicodeEncodeError as error:
-            raise _refusal(_mark_at(text, error.start), "a lone surrogate, which is no character") from None
+            raise _refusal(
+                _mark_at(text, error.start), "a lone surrogate, which is no character"
+            ) from None
     else:
         raw = text
     if len(raw) > MAX_BYTES:
@@ -241,7 +245,9 @@ def _characters(text: str | bytes) -> str:
         characters = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = raw[: error.start].decode("utf-8-sig")
-        raise _refusal(_mark_at(before, len(before)), "the file is not UTF-8; save it as UTF-8") from None
+        raise _refusal(
+            _mark_at(before, len(before)), "the file is not UTF-8; save it as UTF-8"
+        ) from None
     unfit = _UNFIT.search(characters)
     if unfit is not None:
         raise _refusal(
@@ -328,7 +334,9 @@ class _Builder:
         mark = _mark(event)
         node = self._anchors.get(event.anchor)
         if node is None:
-            self.refuse(mark, f"the alias {quote(event.anchor)} has no anchor of that name before it")
+            self.refuse(
+                mark, f"the alias {quote(event.anchor)} has no anchor of that name before it"
+            )
             node = _Scalar(mark, "", plain=True)
         elif not isinstance(node, _Scalar) and node.open:
             self.refuse(mark, f"the alias {quote(event.anchor)} would contain itself")
@@ -413,7 +421,7 @@ class _Values:
         return {name: self.of(value, depth + 1) for name, (_, value) in node.entries.items()}
 
 
-def _meaning(node: _Scalar, faults: _Builder | _Values) -> None | bool | int | float | str:
+def _meaning(node: _Scalar, faults: _Builder | _Values) -> bool | int | float | str | None:
     """What a scalar without quotes stands for."""
     text = node.text
     if text in _WORDS:
@@ -471,7 +479,9 @@ def _explained(error: yaml.MarkedYAMLError, text: str) -> tuple[Mark, Fault]:
         lines = text.splitlines()
         line = lines[at.line] if at.line < len(lines) else ""
         character = line[at.column] if at.column < len(line) else ""
-        message = _AT_CHARACTER.get(character, "a character that no value can start with; quote the value")
+        message = _AT_CHARACTER.get(
+            character, "a character that no value can start with; quote the value"
+        )
         return mark, Fault((), message)
     opened = error.context_mark.line + 1 if error.context_mark is not None else mark.line
     since = f"; it was opened on line {opened}" if opened != mark.line else ""

@@ -101,9 +101,7 @@ class Exchange:
     def common_headers(self) -> Headers:
         """The headers that every answer carries."""
         headers: Headers = [(b"x-request-id", self.request_id)]
-        origin = self.headers.get(b"origin")
-        if origin is not None:
-            headers += self.snapshot.origins.cors_headers(origin)
+        headers += self.snapshot.origins.cors_headers(self.headers.get(b"origin"))
         return headers
 
 
@@ -111,4 +109,4 @@ def _request_id(given: bytes | None) -> bytes:
     """The client's own request id if it is harmless, else a new one of 16 hex characters."""
     if given and len(given) <= _MAX_REQUEST_ID and _REQUEST_ID.issuperset(given):
         return given
-    return b"%016x" % random.getrandbits(64)  # noqa: S311 - a name, not a secret
+    return b"%016x" % random.getrandbits(64)

@@ -28,7 +28,7 @@ __all__ = ["find_route", "read_message"]
 
 _KINDS: Final = {"tool": Kind.TOOL, "prompt": Kind.PROMPT, "resource": Kind.RESOURCE}
 _PREFIX: Final = b"/mcp/"
-_ALLOWED: Final = ("POST", "GET", "DELETE", "OPTIONS")
+_ALLOWED: Final = ("POST", "GET", "DELETE")
 
 
 def read_message(ex: Exchange) -> GatewayError | None:
@@ -47,7 +47,7 @@ def read_message(ex: Exchange) -> GatewayError | None:
             raise BadRequest(
                 f"{request.method} is not served here",
                 status=405,
-                headers=((b"allow", b"GET, POST, DELETE, OPTIONS"),),
+                headers=((b"allow", b"GET, POST, DELETE"),),
             )
         else:
             ex.modern = is_modern(ex.headers.get(b"mcp-protocol-version"), None)

@@ -28,18 +28,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final
 
 import trio
 
 from mcpx.core.addresses import client_address
 from mcpx.core.limits import retry_after
 from mcpx.errors import (
+    BadRequest,
     GatewayError,
     Overloaded,
     PolicyDenied,
     RateLimited,
-    Unauthorized,
     UpstreamError,
     UpstreamTimeout,
 )
@@ -92,10 +91,12 @@ class Pipeline:
         )
         ex.snapshot.origins.check(ex.headers.get(b"host"), ex.headers.get(b"origin"))
         if ex.request.method == "OPTIONS":
-            return await preflight(ex)
+            await preflight(ex)
+            return
         endpoint = self.endpoints.get(ex.path)
         if endpoint is not None:
-            return await endpoint(ex)
+            await endpoint(ex)
+            return
         ex.fault = read_message(ex)
         identify(ex)
         limit(ex, self.state)
@@ -117,7 +118,9 @@ class Pipeline:
             ex.reply.watch.until(trio.current_time() + 5, "audit")
             await audit.room()
 
-    def admit(self, request: Request, length: int | None) -> tuple[int, Headers, bytes] | None:
+    def admit(
+        self, request: Request, reply: Reply, length: int | None
+    ) -> tuple[int, Headers, bytes] | None:
         """Whether a body that is still to come may come; the refusal if not.
 
         Who has no credential can make the gateway hold little.
@@ -126,14 +129,15 @@ class Pipeline:
         limits = state.snapshot.config.limits
         if length is not None and length <= limits.max_unauthenticated_bytes:
             return None
-        ex = Exchange(request, NO_REPLY, state.snapshot, trio.current_time())
+        ex = Exchange(request, reply, state.snapshot, trio.current_time())
         try:
             identify(ex)
         except GatewayError as error:
-            ex.error, ex.status, ex.outcome, ex.reason = (
-                error, error.status, error.outcome, error.reason)  # fmt: skip
+            ex.error, ex.outcome, ex.reason = error, error.outcome, error.reason
+            ex.status, headers, body = refusal(ex, error)
+            state.metrics.begin()
             self._record(ex)
-            return refusal(ex, error)
+            return ex.status, headers, body
         return None
 
     async def _refuse(self, ex: Exchange, error: GatewayError) -> None:
@@ -258,15 +262,17 @@ def judge(ex: Exchange) -> None:
 
 
 async def preflight(ex: Exchange) -> None:
-    """A browser asks whether it may ask."""
-    headers = ex.common_headers()
-    headers += ex.snapshot.origins.preflight(
+    """A browser asks whether it may ask. Raises OriginRefused, BadRequest."""
+    told = ex.snapshot.origins.preflight(
         ex.headers.get(b"origin"),
         ex.headers.get(b"access-control-request-method"),
         ex.headers.get(b"access-control-request-headers"),
     )
+    if told is None:
+        raise BadRequest("OPTIONS is served to browsers alone, where `cors` is on", status=405,
+                         headers=((b"allow", b"GET, POST, DELETE"),))  # fmt: skip
     ex.outcome, ex.status, ex.allowed = "page", 204, True
-    await ex.reply.answer(204, headers, b"")
+    await ex.reply.answer(204, [(b"x-request-id", ex.request_id), *told], b"")
 
 
 def _left(ex: Exchange) -> None:

@@ -88,9 +88,7 @@ def _judged_head(ex: Exchange, state: State, answer: UpstreamAnswer) -> tuple[by
 
 def _inspection(ex: Exchange, state: State, status: int) -> Inspection:
     config, policy = ex.snapshot.config, ex.policy
-    hides = (
-        policy is not None and policy.restricts_lists and config.inspection.filter_tools_list
-    )
+    hides = policy is not None and policy.restricts_lists and config.inspection.filter_tools_list
     assert ex.route is not None
     return Inspection(
         state,

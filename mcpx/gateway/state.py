@@ -85,9 +85,7 @@ class State:
             metrics.learn_tools(route.name, names)
 
 
-def prepare(
-    snapshot: Snapshot, audit: AuditLog | None, old: State | None
-) -> Prepared:
+def prepare(snapshot: Snapshot, audit: AuditLog | None, old: State | None) -> Prepared:
     """Build what ``snapshot`` needs, keeping of ``old`` what is the same.
 
     Raises:

@@ -22,6 +22,7 @@ __all__ = [
     "NEVER_FORWARDED",
     "SINGLE_IN_REQUESTS",
     "SINGLE_IN_RESPONSES",
+    "Headers",
     "decode_value",
     "forwarded_request_headers",
     "forwarded_response_headers",
@@ -126,7 +127,9 @@ _PLAIN_CONNECTION: Final = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"
 
 _SENTINEL: Final = re.compile(rb"=\?base64\?(.*)\?=", re.DOTALL)
 _PLAIN: Final = re.compile(rb"[\t\x20-\x7e]*+")
-_JSON: Final = re.compile(rb'(?i:application/json)(?:[ \t]*+;[ \t]*+(?i:charset=(?:utf-8|"utf-8")))?+')
+_JSON: Final = re.compile(
+    rb'(?i:application/json)(?:[ \t]*+;[ \t]*+(?i:charset=(?:utf-8|"utf-8")))?+'
+)
 _EVENT_STREAM: Final = re.compile(rb"(?i:text/event-stream)[ \t]*+(?:;.*+)?+", re.DOTALL)
 
 
@@ -140,9 +143,7 @@ def repeated(headers: Headers, single: frozenset[bytes]) -> bytes | None:
     return None
 
 
-def forwarded_request_headers(
-    headers: Headers, extra: frozenset[bytes] = _NO_NAMES
-) -> Headers:
+def forwarded_request_headers(headers: Headers, extra: frozenset[bytes] = _NO_NAMES) -> Headers:
     """The fields of a client's request that go to the server, in their order.
 
     ``extra`` are further names in lower case that the configuration lets through; none
@@ -200,6 +201,7 @@ def decode_value(value: bytes) -> str:
     Raises:
         ValueError: base64 that is not canonical, bytes that are not UTF-8, or a plain
             value with other characters than printable ASCII, space and tab.
+
     """
     sentinel = _SENTINEL.fullmatch(value)
     if sentinel is None:

@@ -75,8 +75,11 @@ FIELDS: Final = (
 # request-line = method SP request-target SP HTTP-version (RFC 9112 section 3), the target
 # in origin-form: absolute-path [ "?" query ].
 REQUEST: Final = re.compile(
-    rb"(" + TOKEN + rb") (/[A-Za-z0-9\-._~%!$&'()*+,;=:@/?]*+) HTTP/1\.([01])\r\n"
-    + FIELDS + rb"\r\n\Z"
+    rb"("
+    + TOKEN
+    + rb") (/[A-Za-z0-9\-._~%!$&'()*+,;=:@/?]*+) HTTP/1\.([01])\r\n"
+    + FIELDS
+    + rb"\r\n\Z"
 )
 # status-line = HTTP-version SP status-code SP [ reason-phrase ] (RFC 9112 section 4);
 # servers that leave out the second space as well are common.
@@ -85,7 +88,9 @@ RESPONSE: Final = re.compile(
 )
 _TRAILERS: Final = re.compile(FIELDS + rb"\r\n\Z")
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
-_REQUEST_LINE: Final = re.compile(rb"(" + TOKEN + rb") ([^\x00-\x20\x7f]++) (HTTP/[0-9]\.[0-9])\r\n")
+_REQUEST_LINE: Final = re.compile(
+    rb"(" + TOKEN + rb") ([^\x00-\x20\x7f]++) (HTTP/[0-9]\.[0-9])\r\n"
+)
 
 _HEAD_END: Final = b"\r\n\r\n"
 
@@ -110,7 +115,7 @@ class RequestHead:
         "version",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917
         self,
         method: str,
         target: bytes,
@@ -145,7 +150,7 @@ class ResponseHead:
 
     __slots__ = ("chunked", "content_length", "headers", "keep_alive", "reason", "status")
 
-    def __init__(
+    def __init__(  # noqa: PLR0917
         self,
         status: int,
         reason: bytes,
@@ -178,18 +183,19 @@ def judge_request(
         RemoteProtocolError: a single-valued field twice, no ``Host`` (HTTP/1.1), two
             ways of framing or a coded body of HTTP/1.0 (400), a body over the limit
             (413), an expectation other than 100-continue (417).
+
     """
     fields = dict(headers)
     if len(fields) != len(headers):
         name = repeated(headers, SINGLE_IN_REQUESTS)
         if name is not None:
             raise RemoteProtocolError(f"the header {name.decode()} stands more than once")
-    modern = minor == b"1"
-    if modern and b"host" not in fields:
-        raise RemoteProtocolError("the header host is missing")
-    keep_alive = modern and (
-        b"connection" not in fields or not _closes(headers, fields[b"connection"])
-    )
+    keep_alive = modern = minor == b"1"
+    if modern:
+        if b"host" not in fields:
+            raise RemoteProtocolError("the header host is missing")
+        if b"connection" in fields:
+            keep_alive = not _closes(headers, fields)
     length, chunked = _framing(fields, modern, 400)
     if length is not None and length > max_body_bytes:
         raise RemoteProtocolError(f"the body is longer than {max_body_bytes} bytes", 413)
@@ -209,6 +215,7 @@ def judge_response(minor: bytes, status: bytes, reason: bytes, headers: Headers)
     Raises:
         RemoteProtocolError: status 502; a single-valued field twice, two ways of framing,
             or a coded body of HTTP/1.0.
+
     """
     fields = dict(headers)
     if len(fields) != len(headers):
@@ -216,9 +223,7 @@ def judge_response(minor: bytes, status: bytes, reason: bytes, headers: Headers)
         if name is not None:
             raise RemoteProtocolError(f"the header {name.decode()} stands more than once", 502)
     modern = minor == b"1"
-    keep_alive = modern and (
-        b"connection" not in fields or not _closes(headers, fields[b"connection"])
-    )
+    keep_alive = modern and (b"connection" not in fields or not _closes(headers, fields))
     length, chunked = _framing(fields, modern, 502)
     return ResponseHead(int(status), reason, headers, length, chunked, keep_alive)
 
@@ -233,18 +238,16 @@ def _framing(
     if b"transfer-encoding" not in fields:
         return (None if length is None else int(length)), False
     if length is not None:
-        raise RemoteProtocolError(
-            "content-length and transfer-encoding exclude each other", status
-        )
+        raise RemoteProtocolError("content-length and transfer-encoding exclude each other", status)
     if not modern:
         raise RemoteProtocolError("HTTP/1.0 has no transfer-encoding", status)
     return None, True
 
 
-def _closes(headers: Headers, last: bytes) -> bool:
+def _closes(headers: Headers, fields: dict[bytes, bytes]) -> bool:
     """Whether ``Connection``, which may stand more than once, says close."""
-    if last == b"close":
-        return True
+    if len(fields) == len(headers) and fields[b"connection"] == b"keep-alive":
+        return False
     return any(
         option.strip(b" \t").lower() == b"close"
         for name, value in headers
@@ -270,9 +273,7 @@ def why_no_request(raw: bytes) -> RemoteProtocolError:
 
 def why_not_method(method: bytes) -> RemoteProtocolError:
     """The refusal of a method that is not read."""
-    return RemoteProtocolError(
-        "the method is not supported", 405 if method in _TUNNELS else 501
-    )
+    return RemoteProtocolError("the method is not supported", 405 if method in _TUNNELS else 501)
 
 
 class HeadReader:
@@ -288,9 +289,7 @@ class HeadReader:
 
     __slots__ = ("_blanks", "_buffer", "_limit", "_malformed", "_max_blanks", "_seen", "_too_long")
 
-    def __init__(
-        self, *, limit_bytes: int, max_blanks: int, malformed: int, too_long: int
-    ) -> None:
+    def __init__(self, *, limit_bytes: int, max_blanks: int, malformed: int, too_long: int) -> None:
         self._limit = limit_bytes
         self._max_blanks = max_blanks
         self._malformed = malformed
@@ -314,23 +313,20 @@ class HeadReader:
             text = bytes(data)
         if text[:1] == b"\r":
             text = self._without_blanks(text)
-        end = text.find(_HEAD_END, max(0, self._seen - 3))
+        seen = self._seen
+        end = text.find(_HEAD_END, seen - 3 if seen > 3 else 0)
         if end < 0:
             self._keep(text)
             return None
         end += 4
         if end > self._limit:
-            self._refuse_bare_lf(text)
+            self.refuse_bare_lf(text)
             raise self._long()
         raw, rest = bytes(text[:end]), bytes(text[end:])
-        if text is self._buffer or self._buffer:
+        if self._buffer:
             self._buffer = bytearray()
         self._seen = self._blanks = 0
         return raw, rest
-
-    def malformed_lines(self, raw: bytes) -> None:
-        """Raise as for a head that came in pieces if ``raw`` holds a bare LF."""
-        self._refuse_bare_lf(raw)
 
     def clear(self) -> None:
         """Drop what has come of a head."""
@@ -349,14 +345,15 @@ class HeadReader:
         return text[begin:] if begin else text
 
     def _keep(self, text: bytes | bytearray) -> None:
-        self._refuse_bare_lf(text)
+        self.refuse_bare_lf(text)
         if len(text) >= self._limit:
             raise self._long()
         if text is not self._buffer:
             self._buffer = bytearray(text)
         self._seen = len(text)
 
-    def _refuse_bare_lf(self, text: bytes | bytearray) -> None:
+    def refuse_bare_lf(self, text: bytes | bytearray) -> None:
+        """Raise if a line of what has come of a head ends in LF alone."""
         if _BARE_LF.search(text, self._seen, self._limit) is not None:
             raise RemoteProtocolError("a line ends in a bare LF", self._malformed)
 

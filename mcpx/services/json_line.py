@@ -39,6 +39,8 @@ def json_line(members: Mapping[str, object]) -> bytes:
                 for key, value in members.items()
             }
         )
+    if text.isascii() and b"\x7f" not in text:
+        return text + b"\n"
     return _UNSAFE.sub(_escaped, text) + b"\n"
 
 

@@ -136,6 +136,9 @@ class _Durations:
 
 
 Series = defaultdict[tuple[str, ...], int]
+# Name, help, names of the labels, their values to the count.
+_Counts = tuple[str, str, tuple[str, ...], dict[tuple[str, ...], int]]
+_DurationCounts = dict[str, tuple[tuple[int, ...], float]]
 
 
 class Metrics:
@@ -308,14 +311,13 @@ class Metrics:
 
     async def _render(self) -> bytes:
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Copy(self._families()))
+        registry.register(self._copy())
         # Abandoned if cancelled: it is made of a copy that nobody else has.
         return await trio.to_thread.run_sync(
             generate_latest, registry, abandon_on_cancel=True, limiter=self._thread
         )
 
-    def _families(self) -> Iterator[Metric]:
-        """Every family; what changes is copied now, the rest is for whoever iterates."""
+    def _copy(self) -> _Copy:
         gauges = (
             ("mcpx_uptime_seconds", "Seconds since the gateway started.",
              self._clock() - self._started),
@@ -330,7 +332,7 @@ class Metrics:
             ("mcpx_overload", "Requests refused because there was no room.", self._overloads),
             ("mcpx_audit_lost", "Audit records that were not written.", self._audit_lost),
         )
-        series = (
+        series: tuple[_Counts, ...] = (
             ("mcpx_requests", "Requests, by what became of them.",
              ("server", "method", "status_code"), dict(self._requests)),
             ("mcpx_tool_calls", "Tool calls, by decision and client.",
@@ -348,52 +350,62 @@ class Metrics:
             server: (tuple(found.counts), found.total_s)
             for server, found in self._durations.items()
         }
-        return _families(
-            self._version, gauges, totals, series, durations, self._config.milliseconds
+        return _Copy(
+            version=self._version,
+            gauges=gauges,
+            totals=totals,
+            series=series,
+            durations=durations,
+            milliseconds=self._config.milliseconds,
         )
 
 
 class _Copy(Collector):
-    """A collector of families that are already there."""
+    """The numbers at one moment, which nobody changes any more."""
 
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = families
+    def __init__(
+        self,
+        *,
+        version: str,
+        gauges: Iterable[tuple[str, str, float]],
+        totals: Iterable[tuple[str, str, int]],
+        series: Iterable[_Counts],
+        durations: _DurationCounts,
+        milliseconds: bool,
+    ) -> None:
+        self._version = version
+        self._gauges = gauges
+        self._totals = totals
+        self._series = series
+        self._durations = durations
+        self._milliseconds = milliseconds
 
-    def collect(self) -> Iterable[Metric]:
-        return self._families
-
-
-def _families(
-    version: str,
-    gauges: Iterable[tuple[str, str, float]],
-    totals: Iterable[tuple[str, str, int]],
-    series: Iterable[tuple[str, str, tuple[str, ...], dict[tuple[str, ...], int]]],
-    durations: dict[str, tuple[tuple[int, ...], float]],
-    milliseconds: bool,  # noqa: FBT001 - the one that reads it is above
-) -> Iterator[Metric]:
-    info = GaugeMetricFamily("mcpx_info", "The version that runs.", labels=["version"])
-    info.add_metric([version], 1)
-    yield info
-    for name, text, value in gauges:
-        yield GaugeMetricFamily(name, text, value)
-    for name, text, count in totals:
-        yield CounterMetricFamily(name, text, count)
-    for name, text, labels, counts in series:
-        if counts:
-            family = CounterMetricFamily(name, text, labels=labels)
-            for values, count in sorted(counts.items()):
-                family.add_metric(values, count)
-            yield family
-    if durations:
-        yield _histogram("mcpx_request_duration_seconds", "Seconds", durations, _LE_S, 1)
-    if durations and milliseconds:
-        yield _histogram("mcpx_request_duration_ms", "Milliseconds", durations, _LE_MS, 1000)
+    def collect(self) -> Iterator[Metric]:
+        """Every family that has a sample."""
+        info = GaugeMetricFamily("mcpx_info", "The version that runs.", labels=["version"])
+        info.add_metric([self._version], 1)
+        yield info
+        for name, text, value in self._gauges:
+            yield GaugeMetricFamily(name, text, value)
+        for name, text, count in self._totals:
+            yield CounterMetricFamily(name, text, count)
+        for name, text, labels, counts in self._series:
+            if counts:
+                family = CounterMetricFamily(name, text, labels=labels)
+                for values, count in sorted(counts.items()):
+                    family.add_metric(values, count)
+                yield family
+        durations = self._durations
+        if durations:
+            yield _histogram("mcpx_request_duration_seconds", "Seconds", durations, _LE_S, 1)
+        if durations and self._milliseconds:
+            yield _histogram("mcpx_request_duration_ms", "Milliseconds", durations, _LE_MS, 1000)
 
 
 def _histogram(
     name: str,
     unit: str,
-    durations: dict[str, tuple[tuple[int, ...], float]],
+    durations: _DurationCounts,
     bounds: tuple[str, ...],
     factor: int,
 ) -> Metric:

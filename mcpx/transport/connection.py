@@ -198,7 +198,7 @@ class Connection:
     async def _may_continue(self, head: RequestHead) -> bool:
         """The body is still to come: ask whether it may."""
         request = Request(head.method, head.target, head.headers, b"", self._peer, self._scheme)
-        refusal = self._admit(request, head.content_length)
+        refusal = self._admit(request, self, head.content_length)
         if refusal is not None:
             status, headers, body = refusal
             await self._refuse(status, body, headers)
@@ -217,9 +217,7 @@ class Connection:
     # -- Reply ------------------------------------------------------------------
 
     def _render(self, status: int, headers: Headers, body: bytes) -> bytes:
-        head = response_head(
-            status, headers, length=len(body), chunked=False, close=True
-        )
+        head = response_head(status, headers, length=len(body), chunked=False, close=True)
         return head + body
 
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
@@ -242,9 +240,7 @@ class Connection:
         if length is None and self._http10:
             self.closing = True
         await self._send(
-            response_head(
-                status, headers, length=length, chunked=self._chunked, close=self.closing
-            )
+            response_head(status, headers, length=length, chunked=self._chunked, close=self.closing)
         )
 
     async def write(self, data: bytes) -> None:

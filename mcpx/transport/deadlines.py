@@ -40,7 +40,7 @@ class Watch:
 
     def until(self, deadline: float, phase: str) -> None:
         """Wait for ``phase`` until ``deadline`` (trio's clock) or the exchange's own limit."""
-        self.deadline = deadline if deadline < self.limit else self.limit
+        self.deadline = min(deadline, self.limit)
         self.phase = phase
 
     def rest(self) -> None:

@@ -90,4 +90,4 @@ Handler = Callable[[Request, Reply], Awaitable[None]]
 
 #: Asked once when a head is there and its body (of so many bytes, if declared) is not:
 #: ``None`` to go on, or an answer (status, headers, body) to refuse with.
-Admit = Callable[[Request, "int | None"], "tuple[int, Headers, bytes] | None"]
+Admit = Callable[[Request, Reply, "int | None"], "tuple[int, Headers, bytes] | None"]

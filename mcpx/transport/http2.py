@@ -17,7 +17,7 @@ from typing import Any, Final
 import trio
 
 from mcpx.errors import INVALID_REQUEST, ConfigError, LocalProtocolError
-from mcpx.protocol.headers import SINGLE_VALUED
+from mcpx.protocol.headers import SINGLE_IN_REQUESTS, repeated
 from mcpx.protocol.mcp import error_body
 from mcpx.transport.connection import Bounds
 from mcpx.transport.deadlines import Deadlines, Watch
@@ -169,12 +169,12 @@ class Http2Listener:
         request = Request(str(scope["method"]), target, headers, b"", peer, str(scope["scheme"]))
         problem = self._problem(headers, target)
         if problem is not None:
-            status, message = problem
-            await reply.answer(status, _JSON, error_body(None, INVALID_REQUEST, message, None))
+            status, words = problem
+            await reply.answer(status, _JSON, error_body(None, INVALID_REQUEST, words, None))
             return None
         length = request.header(b"content-length")
         declared = int(length) if length is not None and length.isdigit() else None
-        refusal = self._admit(request, declared)
+        refusal = self._admit(request, reply, declared)
         if refusal is not None:
             status, answer_headers, body = refusal
             await reply.answer(status, answer_headers, body)
@@ -204,10 +204,9 @@ class Http2Listener:
     def _problem(self, headers: Headers, target: bytes) -> tuple[int, str] | None:
         if len(headers) > self.bounds.header_count:
             return 431, "too many headers"
-        names = [name for name, _ in headers]
-        for name in SINGLE_VALUED:
-            if names.count(name) > 1:
-                return 400, f"the header {name.decode()} stands twice"
+        twice = repeated(headers, SINGLE_IN_REQUESTS)
+        if twice is not None:
+            return 400, f"the header {twice.decode()} stands twice"
         if not target.startswith(b"/") or not target.isascii():
             return 400, "the request's target must be a path"
         return None

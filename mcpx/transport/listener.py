@@ -217,8 +217,7 @@ class Listener:
     def _peer(self, address: tuple[str, int] | str) -> str:
         if self._unix or not address:
             return "unix"
-        host = address[0]
-        return host[7:] if host.startswith("::ffff:") else host
+        return address[0].removeprefix("::ffff:")
 
     async def _serve(self, sock: socket.socket, peer: str) -> None:
         connection: Connection | None = None

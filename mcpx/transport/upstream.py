@@ -18,7 +18,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Self
 
 import trio
 
@@ -67,7 +67,7 @@ class UpstreamAnswer:
         self._idle_s = pool.timeouts.idle_s
         self.head = head
 
-    def __enter__(self) -> UpstreamAnswer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exc: object) -> None:

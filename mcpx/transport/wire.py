@@ -31,17 +31,17 @@ _CLOSED_EVENTS: Final[int] = (
 )
 
 _buffer = bytearray(READ_BYTES)
-_view = memoryview(_buffer)
+_view: memoryview[int] = memoryview(_buffer)
 
 
-class Broken(Exception):  # noqa: N818 - an event more than an error
+class Broken(Exception):
     """The peer reset the connection or stopped taking bytes."""
 
 
 class Wire(Protocol):
     """What the HTTP layers need of a connection."""
 
-    async def receive(self, *, wait_first: bool = False) -> memoryview | bytes:
+    async def receive(self, *, wait_first: bool = False) -> memoryview[int] | bytes:
         """Bytes that arrived, none at the end.
 
         They are valid until the caller next awaits. ``wait_first`` says that nothing is
@@ -84,7 +84,7 @@ class PlainWire:
         self._in_a_row = 0
         self._closed = False
 
-    async def receive(self, *, wait_first: bool = False) -> memoryview | bytes:
+    async def receive(self, *, wait_first: bool = False) -> memoryview[int] | bytes:
         sock = self.socket
         try:
             if wait_first:
@@ -165,10 +165,10 @@ class TlsWire:
         self._socket = sock
         self._closed = False
 
-    async def receive(self, *, wait_first: bool = False) -> memoryview | bytes:
+    async def receive(self, *, wait_first: bool = False) -> memoryview[int] | bytes:
         del wait_first
         try:
-            return await self.stream.receive_some(READ_BYTES)
+            return bytes(await self.stream.receive_some(READ_BYTES))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             raise Broken from exc
 
@@ -217,7 +217,7 @@ def _hung_up(sock: socket.socket) -> bool:
 async def _until_gone(sock: socket.socket) -> None:
     try:
         await trio.lowlevel.wait_readable(sock)
-        while not _hung_up(sock):
+        while not _hung_up(sock):  # noqa: ASYNC110 - the kernel has no event for it
             # Bytes of a next request lie in the kernel, which reports them for ever.
             await trio.sleep(1)
     except (OSError, trio.ClosedResourceError):

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 from node_programs import program
-
 from support.gateway import Gateway, running_gateway
-from support.processes import clean_environment, free_port, running
+from support.processes import ServerProcess, clean_environment, free_port, running
 
 HERE = Path(__file__).resolve().parent
 
@@ -33,13 +32,21 @@ def sdk_server() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def everything_server() -> Iterator[str]:
-    """The URL of ``@modelcontextprotocol/server-everything``, which is legacy only."""
+def everything_process() -> Iterator[tuple[ServerProcess, str]]:
+    """``@modelcontextprotocol/server-everything``, which is legacy only, and its URL."""
     port = free_port()
     command = program("@modelcontextprotocol/server-everything", "mcp-server-everything")
     environ = clean_environment({"PORT": str(port)})
-    with running([*command, "streamableHttp"], name="server-everything", port=port, env=environ):
-        yield f"http://127.0.0.1:{port}/mcp"
+    with running(
+        [*command, "streamableHttp"], name="server-everything", port=port, env=environ
+    ) as started:
+        yield started, f"http://127.0.0.1:{port}/mcp"
+
+
+@pytest.fixture(scope="session")
+def everything_server(everything_process: tuple[ServerProcess, str]) -> str:
+    """The URL of server-everything."""
+    return everything_process[1]
 
 
 @pytest.fixture(scope="session")

@@ -56,7 +56,9 @@ def program(package: str, entry: str) -> list[Path]:
         MissingProgramsError: The packages are not installed, or were for another lock file.
     """
     if not installed():
-        raise MissingProgramsError(f"the programs of tests/interop/package.json are missing; {INSTALL}")
+        raise MissingProgramsError(
+            f"the programs of tests/interop/package.json are missing; {INSTALL}"
+        )
     folder = NODE_MODULES / package
     described = json.loads((folder / "package.json").read_text("utf-8"))
     return [node(), folder / described["bin"][entry]]

@@ -29,7 +29,8 @@ def mode(request):
 
 
 @pytest.mark.parametrize(
-    ("opening", "version"), [(LEGACY, "2025-11-25"), (MODERN, "2026-07-28"), (PROBING, "2026-07-28")]
+    ("opening", "version"),
+    [(LEGACY, "2025-11-25"), (MODERN, "2026-07-28"), (PROBING, "2026-07-28")],
 )
 async def test_a_connection_is_opened_in_each_mode_of_the_client(endpoint, opening, version):
     async with connected(endpoint("sdk"), opening) as client:
@@ -40,7 +41,7 @@ async def test_a_connection_is_opened_in_each_mode_of_the_client(endpoint, openi
             assert client.instructions.startswith("Call anything")
             assert client.server_capabilities.completions is not None
             assert client.server_capabilities.resources.subscribe
-        assert TOOLS == {tool.name for tool in (await client.list_tools()).tools}
+        assert {tool.name for tool in (await client.list_tools()).tools} == TOOLS
 
 
 async def test_a_tool_s_definition_arrives_with_its_annotations_schema_and_meta(endpoint, mode):
@@ -57,8 +58,8 @@ async def test_a_tool_s_definition_arrives_with_its_annotations_schema_and_meta(
 
 async def test_tools_are_called_and_their_structured_results_are_exact(endpoint, mode):
     async with connected(endpoint("sdk"), mode) as client:
-        said = await client.call_tool("echo", {"text": "æøå \u2028 \U0001f30a \\ \" \x00"})
-        assert said.structured_content == {"result": "æøå \u2028 \U0001f30a \\ \" \x00"}
+        said = await client.call_tool("echo", {"text": 'æøå \u2028 \U0001f30a \\ " \x00'})
+        assert said.structured_content == {"result": 'æøå \u2028 \U0001f30a \\ " \x00'}
         assert not said.is_error
         # No double holds these.
         added = await client.call_tool("add", {"a": 2**63 + 1, "b": -(10**30)})
@@ -169,9 +170,7 @@ async def test_log_messages_arrive_with_the_call_that_wrote_them(endpoint, mode)
     async def note(message):
         lines.append((message.level, message.logger, message.data))
 
-    async with connected(
-        endpoint("sdk"), mode, logging_callback=note, log_level="info"
-    ) as client:
+    async with connected(endpoint("sdk"), mode, logging_callback=note, log_level="info") as client:
         if mode == LEGACY:
             await client.set_logging_level("debug")
         result = await client.call_tool("talk", {"lines": 3})

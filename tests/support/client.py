@@ -107,9 +107,7 @@ class Client:
             self._parser.receive_data(rest)
         event = await self._event()
         assert isinstance(event, h11.Response), event
-        return Response(event.status_code, event.headers.raw_items(), b"") if False else Response(
-            event.status_code, [(n, v) for n, v in event.headers], b""
-        )
+        return Response(event.status_code, list(event.headers), b"")
 
     async def chunk(self):
         """The next bytes of the body; none at its end. Raises when it is cut."""

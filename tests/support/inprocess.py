@@ -47,7 +47,7 @@ class Gateway:
 
     async def audit(self):
         """Every audit line so far."""
-        await self.app.state.audit.drain(5)
+        await self.app.state.audit.flush()
         text = Path(self._audit_path).read_text() if Path(self._audit_path).exists() else ""
         return [json.loads(line) for line in text.splitlines()]
 

@@ -77,8 +77,8 @@ class ServerProcess:
         cwd: Path | None = None,
     ) -> None:
         self.name = name
-        self._stdout = tempfile.TemporaryFile()
-        self._stderr = tempfile.TemporaryFile()
+        self._stdout = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the program
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the program
         self.process = subprocess.Popen(
             [str(part) for part in command],
             stdin=subprocess.DEVNULL,

@@ -5,9 +5,11 @@ import json
 
 import pytest
 import trio
-from support.client import call, message
-from support.inprocess import running
-from support.recorder import plain_mcp, result
+from support.client import Client, call, message
+from support.inprocess import Gateway, running, write
+from support.recorder import Recorder, plain_mcp, result
+
+from mcpx.app import App
 
 
 async def test_each_event_arrives_when_it_is_sent(tmp_path):
@@ -395,12 +397,8 @@ async def test_stopping_finishes_what_is_in_flight_and_writes_every_line(tmp_pat
 
 async def test_a_unix_socket_serves_too(tmp_path):
     path = tmp_path / "mcpx.sock"
-    async with running(tmp_path, {"listen": f"unix:{path}"}) if False else _unix(
-        tmp_path, path
-    ) as gateway:
+    async with on_unix_socket(tmp_path, path) as gateway:
         stream = await trio.open_unix_socket(str(path))
-        from support.client import Client
-
         async with Client(stream, "localhost") as client:
             assert (await client.post(call("echo"))).status == 200
         assert path.stat().st_mode & 0o777 == 0o660
@@ -409,11 +407,7 @@ async def test_a_unix_socket_serves_too(tmp_path):
 
 
 @contextlib.asynccontextmanager
-async def _unix(tmp_path, path):
-    from mcpx.app import App
-    from support.inprocess import Gateway, write
-    from support.recorder import Recorder
-
+async def on_unix_socket(tmp_path, path):
     async with trio.open_nursery() as nursery:
         recorder = await nursery.start(Recorder().run)
         config, audit = tmp_path / "mcpx.yaml", tmp_path / "audit.jsonl"
