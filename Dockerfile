@@ -31,9 +31,9 @@ USER 10001:10001
 WORKDIR /
 EXPOSE 8080
 # Whether the gateway answers. Whether its servers do is what /health tells: restarting the
-# gateway would not mend them. MCPX_HEALTH_URL is for configurations with another port or TLS.
+# gateway would not mend them. MCPX_HEALTH_URL is for configurations with another port. No proxy is asked.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=20s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(os.environ.get('MCPX_HEALTH_URL', 'http://127.0.0.1:8080/health/live'), timeout=4)"]
+    CMD ["python", "-c", "import os; from urllib.request import *; build_opener(ProxyHandler({})).open(os.environ.get('MCPX_HEALTH_URL', 'http://127.0.0.1:8080/health/live'), timeout=4)"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["mcpx"]
 CMD ["-c", "/etc/mcpx/mcpx.yaml"]

@@ -29,14 +29,13 @@ import os
 import resource
 import signal
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Final
 
 import trio
 
 from mcpx import __version__
 from mcpx.config.describe import describe
-from mcpx.config.load import load_snapshot
+from mcpx.config.load import load_snapshot, read_file
 from mcpx.config.model import Config
 from mcpx.config.snapshot import Snapshot
 from mcpx.errors import ConfigError
@@ -44,8 +43,11 @@ from mcpx.gateway.endpoints import pages
 from mcpx.gateway.pipeline import Pipeline
 from mcpx.gateway.probe import probe
 from mcpx.gateway.state import State, prepare
+from mcpx.protocol import http1
 from mcpx.services.audit import AuditLog
 from mcpx.services.health import Health
+from mcpx.services.log import configure as configure_log
+from mcpx.services.log import event
 from mcpx.services.metrics import Metrics
 from mcpx.services.watch import ConfigWatcher
 from mcpx.transport.connection import Bounds
@@ -67,11 +69,7 @@ def read_snapshot(path: str, environ: Mapping[str, str], generation: int) -> Sna
     Raises:
         ConfigError: it can't be read, or something in it is wrong.
     """
-    try:
-        text = Path(path).read_bytes()
-    except OSError as exc:
-        raise ConfigError([f"{path}: {exc.strerror or exc}; name the file with -c"]) from exc
-    return load_snapshot(text, filename=path, environ=environ, generation=generation)
+    return load_snapshot(read_file(path), filename=path, environ=environ, generation=generation)
 
 
 def check_snapshot(path: str, environ: Mapping[str, str]) -> Snapshot:
@@ -138,28 +136,31 @@ class App:
         config = self.state.snapshot.config
         listener = self._listener = self._open(config)
         self._metrics.count_connections(lambda: listener.connections)
-        async with trio.open_nursery() as services:
-            self._services = services
-            await services.start(self._deadlines.run)
-            self._deadlines.every_tick(self._reap)
-            if self.state.audit is not None:
-                await services.start(self.state.audit.run)
-            await services.start(self._signals)
-            if self._watch_interval_s is not None:
-                watcher = ConfigWatcher(self._path, self._watch_interval_s, self._changed)
-                await services.start(watcher.run)
-            async with trio.open_nursery() as listening:
-                await listening.start(listener.run)
-                log.info("ready", extra={"fields": {"listen": listener.address}})
-                if self._started is not None:
-                    self._started(listener.address)
-                task_status.started(listener.address)
-                await self._stop.wait()
-                await self._drain(listener, listening)
-            await self._last_records()
+        try:
+            async with trio.open_nursery() as services:
+                self._services = services
+                await services.start(self._deadlines.run)
+                self._deadlines.every_tick(self._reap)
+                if self.state.audit is not None:
+                    await services.start(self.state.audit.run)
+                await services.start(self._signals)
+                if self._watch_interval_s is not None:
+                    watcher = ConfigWatcher(self._path, self._watch_interval_s, self._changed)
+                    await services.start(watcher.run)
+                async with trio.open_nursery() as listening:
+                    await listening.start(listener.run)
+                    event(log, logging.INFO, "ready", listen=listener.address)
+                    if self._started is not None:
+                        self._started(listener.address)
+                    task_status.started(listener.address)
+                    await self._stop.wait()
+                    await self._drain(listener, listening)
+                await self._last_records()
+                services.cancel_scope.cancel(reason="the gateway has stopped")
+        finally:
+            # However this ends: a connection that nobody uses is a descriptor lost.
             for pool in self.state.pools.values():
                 pool.close()
-            services.cancel_scope.cancel(reason="the gateway has stopped")
         log.info("stopped")
 
     def stop(self) -> None:
@@ -194,9 +195,7 @@ class App:
         listener.stop()
         for stream in list(self.state.open_streams):
             stream.cancel(reason="the gateway stops")
-        log.info(
-            "stopping", extra={"fields": {"in_flight": listener.connections, "drain_s": drain_s}}
-        )
+        event(log, logging.INFO, "stopping", connections=listener.connections, drain_s=drain_s)
         with trio.move_on_after(drain_s) as self._draining:
             await listener.ended.wait()
         if not listener.ended.is_set():
@@ -236,12 +235,14 @@ class App:
                 return False
         self._metrics.reloaded(ok=True)
         snapshot = self.state.snapshot
-        fields = {
-            "why": why,
-            "generation": snapshot.generation,
-            "servers": len(snapshot.routes),
-        }
-        log.info("configuration reloaded", extra={"fields": fields})
+        event(
+            log,
+            logging.INFO,
+            "configuration reloaded",
+            why=why,
+            generation=snapshot.generation,
+            servers=len(snapshot.routes),
+        )
         for name in _NEEDS_RESTART:
             if getattr(before.config, name) != getattr(snapshot.config, name):
                 log.warning("`%s` has changed: that needs a restart", name)
@@ -318,6 +319,29 @@ def run(path: str, *, watch_interval_s: float | None = None) -> None:
         ConfigError: it can't start; said so that its operator can mend it.
     """
     app = App(path, os.environ, watch_interval_s=watch_interval_s)
-    for line in describe(app.state.snapshot).splitlines():
-        log.info(line)
+    snapshot = app.state.snapshot
+    configure_log(snapshot.config.log)
+    _announce(snapshot, watch=watch_interval_s is not None)
     trio.run(app.run)
+
+
+def _announce(snapshot: Snapshot, *, watch: bool) -> None:
+    """Say what runs: one line with the facts, then the description, then the warnings."""
+    config = snapshot.config
+    event(
+        log,
+        logging.INFO,
+        "starting",
+        version=__version__,
+        listen=config.listen,
+        servers=len(snapshot.routes),
+        auth=config.auth.type if config.auth.enabled else "off",
+        rate_limit=config.rate_limit.enabled,
+        audit=(config.audit.output or "stdout") if config.audit.enabled else "off",
+        watch=watch,
+        parser=http1.BACKEND,
+    )
+    for line in describe(snapshot, warnings=False).splitlines():
+        log.info(line)
+    for warning in snapshot.warnings:
+        log.warning(warning)

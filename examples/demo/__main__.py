@@ -8,7 +8,6 @@ reaches this process alone and each child gets exactly one signal.
 from __future__ import annotations
 
 import http.client
-import shutil
 import signal
 import subprocess
 import sys
@@ -44,20 +43,11 @@ Ctrl-C stops both.
 """
 
 
-def gateway_program() -> str:
-    """The ``mcpx`` beside this Python, or else the one on the PATH."""
-    beside = Path(sys.executable).with_name("mcpx")
-    found = str(beside) if beside.exists() else shutil.which("mcpx")
-    if found is None:
-        raise SystemExit("demo: mcpx is not installed; run `make demo`")
-    return found
-
-
 def answers(address: str) -> bool:
     """Whether anything speaks HTTP there."""
     connection = http.client.HTTPConnection(address, timeout=5)
     try:
-        connection.request("GET", "/health")
+        connection.request("GET", "/health/live")
         connection.getresponse().read()
     except (OSError, http.client.HTTPException):
         return False
@@ -100,7 +90,6 @@ def watch(processes: list[subprocess.Popen[bytes]]) -> int:
 
 def main() -> int:
     """Run the demo; return the exit status."""
-    program = gateway_program()
     for address in (MOCK_ADDRESS, GATEWAY_ADDRESS):
         if answers(address):  # a stranger's answers must not pass for the demo's
             print(f"demo: {address} is in use; stop what listens there first", file=sys.stderr)
@@ -108,7 +97,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     commands = [
         [sys.executable, "-m", "examples.mock_mcp", "--addr", MOCK_ADDRESS],
-        [program, "-c", str(CONFIG)],
+        [sys.executable, "-m", "mcpx", "-c", str(CONFIG)],
     ]
     processes: list[subprocess.Popen[bytes]] = []
     try:

@@ -50,7 +50,7 @@ def go_flags(arguments: list[str]) -> list[str]:
     return written
 
 
-class _Duration(click.ParamType):
+class _Duration(click.ParamType[float]):
     name = "duration"
 
     def convert(

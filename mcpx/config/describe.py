@@ -22,7 +22,7 @@ __all__ = ["describe", "masked_url"]
 _SHOWN: Final = 8  # names of a list before "and n more"
 
 
-def describe(snapshot: Snapshot) -> str:
+def describe(snapshot: Snapshot, *, warnings: bool = True) -> str:
     """The configuration in aligned lines, without a newline at the end."""
     config = snapshot.config
     rows = [
@@ -38,7 +38,8 @@ def describe(snapshot: Snapshot) -> str:
     lines.append(f"servers     {len(snapshot.routes) or 'none'}")
     for route in snapshot.routes.values():
         lines.extend(_server(route, config))
-    lines.extend(f"warning: {warning}" for warning in snapshot.warnings)
+    if warnings:
+        lines.extend(f"warning: {warning}" for warning in snapshot.warnings)
     return "\n".join(lines)
 
 

@@ -14,6 +14,7 @@ import difflib
 import json
 import operator
 from collections.abc import Iterable
+from itertools import islice
 from typing import Final, NamedTuple
 
 __all__ = [
@@ -35,6 +36,7 @@ MOST_PROBLEMS: Final = 50
 """Problems told at one time; nobody mends more before trying again."""
 
 _LONGEST_SHOWN: Final = 60
+_MOST_COMPARED: Final = 200  # known words; comparing is slow, and a guess may be missing
 _PLAIN: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 
 
@@ -107,7 +109,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that ``word`` was probably meant to be."""
     if len(word) > _LONGEST_SHOWN:
         return None
-    folded = {name.casefold(): name for name in sorted(known, reverse=True) if name}
+    folded = {name.casefold(): name for name in islice(known, _MOST_COMPARED) if name}
     found = difflib.get_close_matches(word.casefold().replace("-", "_"), folded, n=1, cutoff=0.6)
     found = found or difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.6)
     return folded[found[0]] if found else None

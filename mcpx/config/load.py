@@ -65,7 +65,7 @@ def read_file(filename: str) -> bytes:
     """
     content = bytearray()
     try:
-        with open(filename, "rb") as file:  # noqa: PTH123  "/dev/stdin" and the like
+        with open(filename, "rb") as file:
             while len(content) <= MAX_BYTES and (more := file.read(_CHUNK)):
                 content += more
     except (OSError, ValueError) as error:

@@ -76,6 +76,8 @@ _SECRET: Final = {
     "description": "A credential. Write `${NAME}` and keep the value in the environment.",
 }
 
+_ACRONYMS: Final = {"cors": "CORS", "oauth": "OAuth", "tls": "TLS"}
+
 _HEAD: Final = """\
 # Configuration
 
@@ -279,7 +281,8 @@ def _title(kind: StructType) -> str:
     if name == Config.__name__:
         return "The file"
     words = re.findall("[A-Z][a-z]*", name.removesuffix("Config"))
-    return " ".join([words[0], *(word.lower() for word in words[1:])])
+    lower = [words[0], *(word.lower() for word in words[1:])]
+    return " ".join(_ACRONYMS.get(word.lower(), word) for word in lower)
 
 
 def _purpose(kind: StructType) -> str:
@@ -321,6 +324,8 @@ def _number_words(kind: IntType | FloatType) -> str:
 
 
 def _default_words(field: Field) -> str:
+    if isinstance(field.type, StructType):
+        return ""  # a section's defaults are in its own table
     default = _default(field)
     if default in (None, "", [], {}):
         return "none"

@@ -14,7 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from mcpx.config.faults import Fault, Faulty, Path
+from msgspec.structs import replace
+
+from mcpx.config.faults import MOST_PROBLEMS, Fault, Faulty, Path
 from mcpx.config.forms import Listen, UpstreamUrl, parse_listen, parse_upstream_url
 from mcpx.config.model import AuthConfig, Config, PolicyConfig, ServerConfig, TimeoutsConfig
 from mcpx.config.notices import notices
@@ -46,7 +48,7 @@ class Timeouts:
 class Route:
     """One server and all that is decided about it before a request comes.
 
-    ``url`` is None for a server that runs as a child process. ``client_policies`` are
+    ``forward_headers`` are in lower case. ``url`` is None for a server that runs as a child process. ``client_policies`` are
     combined with the server's own already: deny from either is deny.
     """
 
@@ -55,6 +57,7 @@ class Route:
     url: UpstreamUrl | None
     policy: Policy
     client_policies: dict[str, Policy]
+    forward_headers: frozenset[bytes]
     timeouts: Timeouts
 
     def policy_for(self, principal_name: str) -> Policy:
@@ -124,15 +127,39 @@ class _Policies:
     def _compiled(
         self, server: str, source: PolicyConfig, path: Path, client: str | None = None
     ) -> Policy | None:
-        try:
-            return compile_policy(server, source, client=client)
-        except PolicyFault as fault:
-            self.faults.append(Fault((*path, *fault.path), fault.message, fault.hint))
-            return None
+        """``source`` compiled. A fault's part is left out, to find the ones behind it."""
+        for _ in range(MOST_PROBLEMS):
+            try:
+                return compile_policy(server, source, client=client)
+            except PolicyFault as fault:
+                self.faults.append(Fault((*path, *fault.path), fault.message, fault.hint))
+                rest = _without(source, fault.path)
+                if rest is None:
+                    break
+                source = rest
+        return None
 
     def of(self, server: str) -> tuple[Policy, dict[str, Policy]]:
         """A server's own policy, and the combined one of each client that has one."""
         return self._servers[server], self._clients.get(server, {})
+
+
+def _without(policy: PolicyConfig, path: Path) -> PolicyConfig | None:
+    """``policy`` without the part at ``path``, other paths staying as they are."""
+    match path:
+        case ("tool_rules", str(tool), "args", str(argument), *_):
+            rule = policy.tool_rules[tool]
+            args = {name: each for name, each in rule.args.items() if name != argument}
+            rules = {**policy.tool_rules, tool: replace(rule, args=args)}
+            return replace(policy, tool_rules=rules)
+        case ("tool_rules", str(tool), *_):
+            rules = {name: each for name, each in policy.tool_rules.items() if name != tool}
+            return replace(policy, tool_rules=rules)
+        case (str(name), int(index)):
+            texts = list(getattr(policy, name))
+            texts[index] = "left-out"
+            return replace(policy, **{name: texts})
+    return None
 
 
 def _compiled(config: Config, policies: _Policies, generation: int) -> Snapshot:
@@ -161,6 +188,7 @@ def _route(server: ServerConfig, policies: _Policies, config: Config) -> Route:
         url=parse_upstream_url(server.url) if server.url is not None else None,
         policy=policy,
         client_policies=client_policies,
+        forward_headers=frozenset(name.lower().encode() for name in server.forward_headers),
         timeouts=_timeouts(server, config.timeouts),
     )
 

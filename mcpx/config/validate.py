@@ -16,18 +16,18 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import msgspec
-import re2
 
 from mcpx.config import forms
 from mcpx.config.faults import Fault, Path, nearest, quote
 from mcpx.config.model import (
-    ArgumentRule,
     AuthConfig,
     Config,
     Duration,
     PolicyConfig,
     ServerConfig,
 )
+from mcpx.core.origins import Origins
+from mcpx.core.redaction import Redactor
 from mcpx.secret import Secret
 
 __all__ = ["validate"]
@@ -64,8 +64,12 @@ def _listen(config: Config) -> Iterator[Fault]:
     if config.tls is not None:
         yield from _form(("tls", "cert"), forms.check_file, config.tls.cert)
         yield from _form(("tls", "key"), forms.check_file, config.tls.key)
-    for index, host in enumerate(config.allowed_hosts):
-        yield from _form(("allowed_hosts", index), forms.check_allowed_host, host)
+    yield from _each(
+        ("allowed_hosts",),
+        config.allowed_hosts,
+        forms.check_allowed_host,
+        lambda host: Origins(loopback=True, allowed_hosts=[host]),
+    )
     for index, network in enumerate(config.trusted_proxies):
         yield from _form(("trusted_proxies", index), forms.parse_network, network)
 
@@ -177,33 +181,14 @@ def _forwarding(server: ServerConfig, path: Path, auth: AuthConfig) -> Iterator[
 
 
 def _policy(policy: PolicyConfig, path: Path) -> Iterator[Fault]:
+    """What compiling a policy does not see: rules that say nothing."""
     for tool, rules in policy.tool_rules.items():
-        here: Path = (*path, "tool_rules", tool)
-        if not tool:
-            yield Fault(here, "a rule without the name of a tool", at_key=True)
         if not rules.args:
             yield Fault(
-                here, "a rule without args does nothing", "name the arguments that it is about"
+                (*path, "tool_rules", tool),
+                "a rule without args does nothing",
+                "name the arguments that it is about",
             )
-        for argument, rule in rules.args.items():
-            if not argument:
-                yield Fault(
-                    (*here, "args", argument), "a rule without the name of an argument", at_key=True
-                )
-            yield from _argument(rule, (*here, "args", argument))
-
-
-def _argument(rule: ArgumentRule, path: Path) -> Iterator[Fault]:
-    constraints = [name for name in rule.__struct_fields__ if getattr(rule, name) is not None]
-    if not constraints or (constraints == ["required"] and not rule.required):
-        yield Fault(
-            path,
-            "has no constraint, so that it allows everything",
-            f"give one of {', '.join(rule.__struct_fields__)}",
-        )
-    for name in ("one_of", "path_within"):
-        if getattr(rule, name) == []:
-            yield Fault((*path, name), "is empty, so that nothing would pass", "list what may")
 
 
 def _clients(config: Config) -> Iterator[Fault]:
@@ -336,7 +321,7 @@ def _token(auth: AuthConfig, token: Secret, path: Path) -> Iterator[Fault]:
         return
     if len(text) > _LONGEST_TOKEN:
         yield Fault(path, f"is longer than {_LONGEST_TOKEN} characters")
-    elif auth.type == "bearer" and not _BEARER.issuperset(text.rstrip("=")):
+    elif auth.type == "bearer" and not _BEARER.issuperset(text.rstrip("=") or "="):
         yield Fault(
             path,
             "no client could send it: a Bearer token has letters, digits and -._~+/ alone, and = at its end",
@@ -370,27 +355,30 @@ def _audit(config: Config) -> Iterator[Fault]:
         yield from _form(("audit", "path"), forms.check_file, audit.path)
     elif audit.enabled and audit.output == "file":
         yield Fault(("audit", "path"), "is missing; output: file needs it")
-    options = re2.Options()
-    options.log_errors = False
-    for index, pattern in enumerate(audit.redact.patterns):
-        path: Path = ("audit", "redact", "patterns", index)
-        if not pattern:
-            yield Fault(path, "is empty, so that it matches everywhere")
-            continue
-        try:
-            re2.compile(pattern, options)
-        except re2.error as error:
-            yield Fault(path, f"is no RE2 expression: {_re2_words(error)}")
-    for name in ("keys", "tools"):
-        for index, text in enumerate(getattr(audit.redact, name)):
-            if not text:
-                yield Fault(("audit", "redact", name, index), "is empty")
+    redact = audit.redact
+    here: Path = ("audit", "redact")
+    yield from _each((*here, "keys"), redact.keys, _not_empty, _redacts("keys"))
+    yield from _each((*here, "patterns"), redact.patterns, _not_empty, _redacts("patterns"))
+    yield from _each((*here, "tools"), redact.tools, _not_empty, _redacts("tools"))
+
+
+def _not_empty(text: str) -> None:
+    if not text:
+        raise forms.FormError("is empty")
+
+
+def _redacts(name: str) -> Callable[[str], object]:
+    return lambda text: Redactor(**{name: [text]})
 
 
 def _cors(config: Config) -> Iterator[Fault]:
     cors = config.cors
-    for index, origin in enumerate(cors.allowed_origins):
-        yield from _form(("cors", "allowed_origins", index), forms.check_origin, origin)
+    yield from _each(
+        ("cors", "allowed_origins"),
+        cors.allowed_origins,
+        forms.check_origin,
+        lambda origin: Origins(loopback=True, allowed_origins=[origin]),
+    )
     for index, method in enumerate(cors.allowed_methods):
         yield from _form(("cors", "allowed_methods", index), forms.check_method, method)
     for index, header in enumerate(cors.allowed_headers):
@@ -466,6 +454,23 @@ def _form(
         yield Fault(path, message, error.hint)
 
 
+def _each(
+    path: Path,
+    texts: list[str],
+    check: Callable[[str], object],
+    use: Callable[[str], object],
+) -> Iterator[Fault]:
+    """The form of each text; where it is right, what the code that will use it says."""
+    for index, text in enumerate(texts):
+        faults = list(_form((*path, index), check, text))
+        if not faults:
+            try:
+                use(text)
+            except ValueError as error:
+                faults = [Fault((*path, index), str(error))]
+        yield from faults
+
+
 def _of(server: ServerConfig, message: str) -> str:
     """``message`` with the server's name, since list positions say little."""
     return f"server {quote(server.name)}: {message}"
@@ -481,8 +486,3 @@ def _meant(name: str, known: list[str]) -> str:
     if found is not None:
         return f"did you mean {found}?"
     return f"known here: {', '.join(known[:10])}" if known else ""
-
-
-def _re2_words(error: re2.error) -> str:
-    words = error.args[0] if error.args else "it does not compile"
-    return words.decode("utf-8", "replace") if isinstance(words, bytes) else str(words)

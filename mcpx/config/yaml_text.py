@@ -459,7 +459,7 @@ def _mark(event: Any) -> Mark:
 
 def _mark_at(text: str, index: int) -> Mark:
     before = text[:index].replace("\r\n", "\n").replace("\r", "\n")
-    return Mark(before.count("\n") + 1, index - (text.rfind("\n", 0, index) + 1) + 1)
+    return Mark(before.count("\n") + 1, len(before) - before.rfind("\n"))
 
 
 def _refusal(mark: Mark, message: str) -> YamlError:

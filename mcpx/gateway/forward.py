@@ -77,7 +77,7 @@ async def forward(ex: Exchange, state: State) -> UpstreamAnswer:
     head = request_head(
         ex.request.method,
         _target(ex, route.url.target),
-        _headers(ex, route.url.authority, frozenset(route.forwarded)),
+        _headers(ex, route.url.authority, route.forward_headers),
         length=len(ex.request.body) if ex.request.method == "POST" else None,
     )
     return await pool.exchange(

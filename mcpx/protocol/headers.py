@@ -201,7 +201,6 @@ def decode_value(value: bytes) -> str:
     Raises:
         ValueError: base64 that is not canonical, bytes that are not UTF-8, or a plain
             value with other characters than printable ASCII, space and tab.
-
     """
     sentinel = _SENTINEL.fullmatch(value)
     if sentinel is None:

@@ -96,7 +96,6 @@ def response_head(
         LocalProtocolError: a name or a value that would not stay in its line, a field
             of framing among ``headers``, both or a wrong way of framing, or a status
             outside 100 to 599.
-
     """
     line = _STATUS_LINES.get(status)
     if line is None:
@@ -129,7 +128,6 @@ def request_head(
     Raises:
         LocalProtocolError: as for ``response_head``, a method that is no token, or a
             target that is not a path of printable ASCII.
-
     """
     block, count = _lines(headers)
     try:
@@ -154,7 +152,6 @@ def chunk(data: bytes) -> bytes:
 
     Raises:
         LocalProtocolError: ``data`` is empty.
-
     """
     if not data:
         raise LocalProtocolError("an empty chunk ends the body; write LAST_CHUNK")

@@ -12,9 +12,9 @@ RFC 9112 where senders differ from attackers:
 * lines end in CR LF; a bare CR or LF, a folded line, white space before the colon and
   control characters are refused;
 * a request's target is a path with or without a query, in the letters of RFC 3986;
-* ``Content-Length`` is 1 to 18 digits and ``Transfer-Encoding`` is ``chunked`` (in any
-  case), with one space before it or none. Values that a lenient reader would trim, sum
-  up or split at commas do not exist here.
+* ``Content-Length`` is 1 to 18 digits and ``Transfer-Encoding`` is ``chunked`` in small
+  letters, with one space before it or none. Values that a lenient reader would trim,
+  fold or split at commas do not exist here.
 
 Chunk extensions are refused: nothing uses them and readers differ over them. Trailers
 are checked, bounded and dropped.
@@ -70,7 +70,7 @@ VALUE: Final = rb"[\t\x20-\x7e\x80-\xff]*+"
 FIELDS: Final = (
     rb"(?:(?!" + _LENGTH + rb":|" + _CODING + rb":)" + TOKEN + rb":" + VALUE + rb"\r\n"
     rb"|" + _LENGTH + rb": ?[0-9]{1,18}\r\n"
-    rb"|" + _CODING + rb": ?" + _any_case(b"chunked") + rb"\r\n)*+"
+    rb"|" + _CODING + rb": ?chunked\r\n)*+"
 )
 # request-line = method SP request-target SP HTTP-version (RFC 9112 section 3), the target
 # in origin-form: absolute-path [ "?" query ].
@@ -115,7 +115,7 @@ class RequestHead:
         "version",
     )
 
-    def __init__(  # noqa: PLR0917
+    def __init__(
         self,
         method: str,
         target: bytes,
@@ -150,7 +150,7 @@ class ResponseHead:
 
     __slots__ = ("chunked", "content_length", "headers", "keep_alive", "reason", "status")
 
-    def __init__(  # noqa: PLR0917
+    def __init__(
         self,
         status: int,
         reason: bytes,
@@ -183,7 +183,6 @@ def judge_request(
         RemoteProtocolError: a single-valued field twice, no ``Host`` (HTTP/1.1), two
             ways of framing or a coded body of HTTP/1.0 (400), a body over the limit
             (413), an expectation other than 100-continue (417).
-
     """
     fields = dict(headers)
     if len(fields) != len(headers):
@@ -215,7 +214,6 @@ def judge_response(minor: bytes, status: bytes, reason: bytes, headers: Headers)
     Raises:
         RemoteProtocolError: status 502; a single-valued field twice, two ways of framing,
             or a coded body of HTTP/1.0.
-
     """
     fields = dict(headers)
     if len(fields) != len(headers):

@@ -59,7 +59,6 @@ class RequestParser(ABC):
     to the moment its body is. ``fault`` is the message and the status of the fault that
     ended the stream, None while there is none. After a request that closes the
     connection, further bytes are dropped.
-
     """
 
     __slots__ = (
@@ -111,7 +110,6 @@ class RequestParser(ABC):
         Raises:
             RemoteProtocolError: the bytes are not HTTP, or over a limit; ``status`` is
                 what to answer before closing.
-
         """
         if self.fault is not None:
             raise RemoteProtocolError(*self.fault)
@@ -130,7 +128,6 @@ class RequestParser(ABC):
 
         Raises:
             RemoteProtocolError: in the middle of a request, or after a fault.
-
         """
         if self.fault is not None:
             raise RemoteProtocolError(*self.fault)
@@ -138,7 +135,11 @@ class RequestParser(ABC):
             raise RemoteProtocolError("the connection ended in the middle of a request")
 
     def take(self) -> tuple[RequestHead, bytes] | None:
-        """The oldest whole request that has not been taken, with its body."""
+        """The oldest whole request that has not been taken, with its body.
+
+        Requests are read as far as they have come, so what waits here is bounded by what
+        was fed since this last gave None.
+        """
         return self._ready.popleft() if self._ready else None
 
     def _advance(self, data: bytes | memoryview) -> None:
@@ -227,7 +228,6 @@ class ResponseParser(ABC):
     whole; informational answers (1xx) before it are dropped, up to 16. The body is not
     collected: ``take_body`` gives what has come. ``complete`` is True once its end has
     come. All errors have the status 502.
-
     """
 
     __slots__ = (
@@ -289,7 +289,6 @@ class ResponseParser(ABC):
 
         Raises:
             LocalProtocolError: the exchange before is not over, or ended the connection.
-
         """
         if self._surplus or self._faulty or (self._method is not None and not self.reusable):
             raise LocalProtocolError("this connection can't carry another exchange")
@@ -309,7 +308,6 @@ class ResponseParser(ABC):
 
         Raises:
             RemoteProtocolError: the bytes are not HTTP, or over a limit.
-
         """
         if self._faulty:
             raise RemoteProtocolError("the answer was malformed before", _BAD_ANSWER)
@@ -335,7 +333,6 @@ class ResponseParser(ABC):
 
         Raises:
             RemoteProtocolError: in the middle of an answer.
-
         """
         if self._until_close:
             self.complete = True

@@ -123,7 +123,6 @@ class EventParser:
 
         Raises:
             RemoteProtocolError: the stream held an event over the limit.
-
         """
         if self._broken:
             raise self._too_long()

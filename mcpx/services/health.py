@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -24,6 +24,9 @@ from mcpx.errors import RemoteProtocolError
 from mcpx.protocol.sse import EventParser
 from mcpx.services.audit_record import timestamp
 from mcpx.services.recent import Recent
+
+if TYPE_CHECKING:
+    from mcpx.config.snapshot import Route
 
 __all__ = ["Health", "ProbeResult", "duration_text", "shown_url", "verdict"]
 
@@ -39,38 +42,12 @@ class ProbeResult(NamedTuple):
     latency_s: float | None = None
 
 
-class _Policy(Protocol):
-    def describe(self) -> dict[str, Any]: ...
-
-
-class Target(Protocol):
-    """What is probed; ``mcpx.config.snapshot.Route`` is one."""
-
-    @property
-    def name(self) -> str:
-        """The server's name."""
-        ...
-
-    @property
-    def server(self) -> ServerConfig:
-        """The server as it is configured."""
-        ...
-
-    @property
-    def policy(self) -> _Policy:
-        """The server's policy, which can describe itself."""
-        ...
-
-
-R = TypeVar("R", bound=Target)
-
-
 class _Finding(NamedTuple):
     result: ProbeResult
     checked_at: str
 
 
-class Health(Generic[R]):
+class Health:
     """Findings about servers.
 
     ``probe`` asks one server and raises or returns; it is given ``timeout_s``. ``clock``
@@ -80,7 +57,7 @@ class Health(Generic[R]):
 
     def __init__(
         self,
-        probe: Callable[[R], Awaitable[ProbeResult]],
+        probe: Callable[[Route], Awaitable[ProbeResult]],
         *,
         cache_ttl_s: float,
         timeout_s: float,
@@ -101,7 +78,7 @@ class Health(Generic[R]):
         self._recent.ttl_s = cache_ttl_s
         self._timeout_s = timeout_s
 
-    async def report(self, routes: Sequence[R]) -> dict[str, Any]:
+    async def report(self, routes: Sequence[Route]) -> dict[str, Any]:
         """Everything about every server, ready for JSON; for those who may know it.
 
         ``status`` is ``healthy`` (all are, or there are none), ``unhealthy`` (none is) or
@@ -116,14 +93,14 @@ class Health(Generic[R]):
             "timestamp": timestamp(self._now()),
         }
 
-    async def public_report(self, routes: Sequence[R]) -> dict[str, Any]:
+    async def public_report(self, routes: Sequence[Route]) -> dict[str, Any]:
         """The status and nothing else, for everybody."""
         return {"status": _status(await self._find(routes))}
 
-    async def _find(self, routes: Sequence[R]) -> list[_Finding]:
+    async def _find(self, routes: Sequence[Route]) -> list[_Finding]:
         return await self._recent.get(routes, lambda: self._round(routes))
 
-    async def _round(self, routes: Sequence[R]) -> list[_Finding]:
+    async def _round(self, routes: Sequence[Route]) -> list[_Finding]:
         """Probe every server, ``MAX_PROBES`` of them at one time."""
         findings: dict[int, _Finding] = {}
         left = iter(enumerate(routes))
@@ -137,7 +114,7 @@ class Health(Generic[R]):
                 nursery.start_soon(work)
         return [findings[index] for index in range(len(routes))]
 
-    async def _one(self, route: R) -> _Finding:
+    async def _one(self, route: Route) -> _Finding:
         started = trio.current_time()
         error = f"unreachable: no answer within {self._timeout_s:g} s"
         latency_s: float | None = None
@@ -160,7 +137,7 @@ def _status(findings: Sequence[_Finding]) -> str:
     return "unhealthy" if failed == len(findings) else "degraded"
 
 
-def _entry(route: Target, finding: _Finding) -> dict[str, Any]:
+def _entry(route: Route, finding: _Finding) -> dict[str, Any]:
     error, latency_s = finding.result
     entry: dict[str, Any] = {
         "name": route.name,

@@ -61,7 +61,7 @@ def test_what_go_reads_is_read_alike(text, seconds):
         ("1s ", 'unknown unit "s "'),
         ("1h-1m", "not a number with a unit"),
         ("--1s", "not a number with a unit"),
-        ("1..5s", "not a number with a unit"),
+        ("1..5s", "no unit after 1."),
         ("1e3s", "unknown unit"),
         ("１s", "not a number with a unit"),
         ("inf", "not a number with a unit"),

@@ -19,7 +19,9 @@ from mcpx.config.faults import (
 
 
 def test_a_problem_names_file_line_column_path_and_remedy():
-    fault = Fault(("servers", 1, "policy", "alow_tools"), "unknown key", "did you mean allow_tools?")
+    fault = Fault(
+        ("servers", 1, "policy", "alow_tools"), "unknown key", "did you mean allow_tools?"
+    )
     assert (
         render(fault, "mcpx.yaml", Mark(9, 7))
         == "mcpx.yaml:9:7: servers[1].policy.alow_tools: unknown key; did you mean allow_tools?"

@@ -219,8 +219,7 @@ def test_a_listed_page_gets_its_origin_echoed_and_may_read_the_headers_it_needs(
             (b"Vary", b"Origin"),
             (
                 b"Access-Control-Expose-Headers",
-                b"Mcp-Session-Id, X-Request-ID, Retry-After, MCP-Protocol-Version,"
-                b" WWW-Authenticate",
+                b"Mcp-Session-Id, X-Request-ID, Retry-After, MCP-Protocol-Version, WWW-Authenticate",
             ),
         )
         assert origins.cors_headers(b"https://other.example") == ((b"Vary", b"Origin"),)

@@ -8,9 +8,14 @@ import plistlib
 import re
 import shutil
 import subprocess
+import sys
+import threading
 from pathlib import Path
 
+import pytest
 import yaml
+
+from examples.mock_mcp.server import MockServer
 
 ROOT = Path(__file__).resolve().parents[2]
 UNIT = ROOT / "deploy" / "systemd" / "mcpx.service"
@@ -107,13 +112,37 @@ def test_what_the_dockerfile_copies_exists_and_is_let_through_by_dockerignore():
             assert any(str(Path(*parts[:n])) in allowed for n in range(1, len(parts) + 1)), source
 
 
-def test_the_health_check_is_python_that_compiles_and_asks_the_port_of_the_configuration():
+def health_check():
     (check,) = instructions("HEALTHCHECK")
-    command = json.loads(check[check.index("CMD") + 3 :])
-    assert command[:2] == ["python", "-c"]
-    compile(command[2], "HEALTHCHECK", "exec")
+    return json.loads(check[check.index("CMD") + 3 :])
+
+
+def test_the_health_check_asks_the_port_of_the_configuration():
+    program, flag, code = health_check()
+    assert (program, flag) == ("python", "-c")
     listen = yaml.safe_load((ROOT / "deploy/container/mcpx.yaml").read_text())["listen"]
-    assert f"http://127.0.0.1:{listen.rpartition(':')[2]}/health/live" in command[2]
+    assert f"http://127.0.0.1:{listen.rpartition(':')[2]}/health/live" in code
+
+
+@pytest.mark.parametrize(
+    "check",
+    [health_check()[1:], compose()["mock"]["healthcheck"]["test"][2:]],
+    ids=["image", "mock"],
+)
+def test_a_health_check_succeeds_with_an_answer_alone_and_asks_no_proxy(check):
+    with MockServer("127.0.0.1", 0, quiet=True) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        url = f"http://127.0.0.1:{server.port}/"
+        flag, code = check
+        command = [sys.executable, flag, code.replace("http://127.0.0.1:3001/", url)]
+        environ = {"MCPX_HEALTH_URL": url, "http_proxy": "http://127.0.0.1:1"}
+        answered = subprocess.run(command, env=environ, capture_output=True, text=True)
+        server.shutdown()
+        thread.join()
+    unanswered = subprocess.run(command, env=environ, capture_output=True, text=True)
+    assert (answered.returncode, answered.stderr) == (0, "")
+    assert unanswered.returncode != 0
 
 
 def test_the_containers_configuration_asks_for_a_credential():

@@ -36,7 +36,7 @@ def running_demo(tmp_path_factory):
     config = tmp_path_factory.mktemp("demo") / "mcpx.yaml"
     config.write_text(text)
     mock = [sys.executable, "-m", "examples.mock_mcp", "--addr", f":{mock_port}"]
-    gateway = [demo.gateway_program(), "-c", config]
+    gateway = [sys.executable, "-m", "mcpx", "-c", config]
     with ExitStack() as stack:
         mock_process = stack.enter_context(
             running(mock, name="the mock server", port=mock_port, cwd=ROOT)
@@ -65,7 +65,9 @@ def test_the_commands_are_the_ones_that_the_demo_prints():
 
 
 def test_the_first_command_shows_two_tools(running_demo):
-    reply = json.loads(running_demo(block("list")))
+    text = running_demo(block("list"))
+    reply = json.loads(text)
+    assert "result" in reply, text
     assert reply["id"] == 1
     assert [tool["name"] for tool in reply["result"]["tools"]] == ["echo", "read_file"]
 

@@ -39,7 +39,9 @@ def test_every_method_of_the_reference_sdk_is_in_the_tables():
     }
     assert methods_of(*members["ClientRequest"]) <= mcp.CLIENT_REQUESTS
     assert methods_of(*members["ClientNotification"]) <= mcp.CLIENT_NOTIFICATIONS
-    assert methods_of(*members["ServerRequest"], *members["ServerNotification"]) <= mcp.SERVER_METHODS
+    assert (
+        methods_of(*members["ServerRequest"], *members["ServerNotification"]) <= mcp.SERVER_METHODS
+    )
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ FULL_DISK = OSError(errno.ENOSPC, "No space left on device")
 
 
 def record(n=0, **fields):
-    return AuditRecord(**{"time": 0.0, "request_id": f"r{n}", "status": 200, "outcome": "ok", **fields})
+    return AuditRecord(
+        **{"time": 0.0, "request_id": f"r{n}", "status": 200, "outcome": "ok", **fields}
+    )
 
 
 class Memory:
@@ -244,7 +246,7 @@ async def test_failures_are_spaced_out(nursery, mock_clock):
     await nursery.start(log.run)
     log.put(record())
     for failures, pause_s in enumerate([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0], start=1):
-        await until(lambda: log.failures == failures)
+        await until(lambda failures=failures: log.failures == failures)
         await trio.testing.wait_all_tasks_blocked()
         mock_clock.jump(pause_s - 0.01)
         await trio.testing.wait_all_tasks_blocked()
@@ -419,7 +421,9 @@ def test_a_log_matches_a_configuration_that_writes_the_same_way_to_the_same_plac
     ):  # fmt: skip
         changed = {"enabled": True, "output": "file", "path": str(tmp_path / "a"), **other}
         assert not log.matches(AuditConfig(**changed))
-    assert AuditLog(AuditConfig(enabled=True)).matches(AuditConfig(enabled=True, output="json", path="x"))
+    assert AuditLog(AuditConfig(enabled=True)).matches(
+        AuditConfig(enabled=True, output="json", path="x")
+    )
 
 
 def test_a_log_that_is_off_is_none():
@@ -439,12 +443,18 @@ def test_a_file_that_can_not_be_written_is_told_before_anything_relies_on_it(tmp
 
 async def test_a_log_of_a_file_writes_the_file(tmp_path, nursery):
     path = tmp_path / "logs" / "audit.log"
-    log = AuditLog.of(AuditConfig(enabled=True, output="file", path=str(path), max_bytes=2000, keep=2))
+    log = AuditLog.of(
+        AuditConfig(enabled=True, output="file", path=str(path), max_bytes=2000, keep=2)
+    )
     await nursery.start(log.run)
     for n in range(100):
         log.put(record(n))
     assert await log.drain(10)
-    assert sorted(p.name for p in path.parent.iterdir()) == ["audit.log", "audit.log.1", "audit.log.2"]
+    assert sorted(p.name for p in path.parent.iterdir()) == [
+        "audit.log",
+        "audit.log.1",
+        "audit.log.2",
+    ]
     lines = path.read_text().splitlines()
     assert json.loads(lines[-1])["request_id"] == "r99"
 
@@ -459,11 +469,15 @@ async def test_changing_from_one_log_to_another_of_the_same_file_loses_nothing(t
         (first if n < 95 else second).put(record(n))
     assert await first.drain(10)
     assert await second.drain(10)
-    ids = [json.loads(line)["request_id"] for line in (tmp_path / "audit.log").read_text().splitlines()]
+    ids = [
+        json.loads(line)["request_id"] for line in (tmp_path / "audit.log").read_text().splitlines()
+    ]
     assert sorted(ids) == sorted(f"r{n}" for n in range(100))
 
 
-async def test_a_rotation_that_fails_is_not_told_as_lines_that_are_missing(tmp_path, nursery, caplog):
+async def test_a_rotation_that_fails_is_not_told_as_lines_that_are_missing(
+    tmp_path, nursery, caplog
+):
     path = tmp_path / "audit.log"
     (tmp_path / "audit.log.1" / "x").mkdir(parents=True)
     log = log_of(FileSink(str(path), max_bytes=200, keep=1))

@@ -155,7 +155,7 @@ def test_long_names_are_cut():
     assert len(line["method"]) == MAX_TEXT + 1
 
 
-texts = st.text() | st.text(alphabet="\n\r\x1b\x85\u2028\u202e\ud800\"\\a")
+texts = st.text() | st.text(alphabet='\n\r\x1b\x85\u2028\u202e\ud800"\\a')
 
 
 @given(texts, texts, texts, st.binary(), st.booleans())

@@ -210,7 +210,11 @@ faults = st.lists(
 )
 
 
-@given(plan=faults, widths=st.lists(st.integers(1, 70), min_size=1, max_size=12), max_bytes=st.sampled_from([0, 40, 100]))
+@given(
+    plan=faults,
+    widths=st.lists(st.integers(1, 70), min_size=1, max_size=12),
+    max_bytes=st.sampled_from([0, 40, 100]),
+)
 @settings(max_examples=150)
 def test_whatever_becomes_of_each_write_every_line_is_there_once_and_whole(
     tmp_path_factory, plan, widths, max_bytes
@@ -222,7 +226,9 @@ def test_whatever_becomes_of_each_write_every_line_is_there_once_and_whole(
         patch.setattr(audit_sink.os, "write", Faults(plan))
         write_all(sink, lines)
     sink.close()
-    files = sorted(folder.iterdir(), key=lambda p: int(p.suffix[1:]) if p.suffix[1:].isdigit() else 0)
+    files = sorted(
+        folder.iterdir(), key=lambda p: int(p.suffix[1:]) if p.suffix[1:].isdigit() else 0
+    )
     found = [line for p in reversed(files) for line in p.read_bytes().splitlines(keepends=True)]
     assert found == lines
     assert all(p.read_bytes().endswith(b"\n") for p in files)
@@ -321,7 +327,9 @@ def test_short_lines_go_into_a_pipe_in_pieces_of_whole_lines(monkeypatch):
     finally:
         os.close(reader)
         os.close(writer)
-    assert all(piece.endswith(b"\n") and len(piece) <= audit_sink.PIPE_PIECE_BYTES for piece in pieces)
+    assert all(
+        piece.endswith(b"\n") and len(piece) <= audit_sink.PIPE_PIECE_BYTES for piece in pieces
+    )
 
 
 def test_a_fifo_without_a_reader_is_an_error_and_not_a_wait(tmp_path):

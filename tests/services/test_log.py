@@ -33,7 +33,9 @@ class Terminal(io.StringIO):
 
 
 def made(message="m", fields=None, **more):
-    record = logging.makeLogRecord({"msg": message, "levelno": logging.INFO, "created": 0.5, "name": "mcpx.x", **more})
+    record = logging.makeLogRecord(
+        {"msg": message, "levelno": logging.INFO, "created": 0.5, "name": "mcpx.x", **more}
+    )
     if fields is not None:
         record.fields = fields
     return record
@@ -98,18 +100,27 @@ def test_arguments_of_a_message_are_put_in():
 
 
 def test_a_secret_is_three_stars_wherever_it_is():
-    fields = {"token": Secret("hunter2"), "list": [Secret("hunter2")], "map": {"a": Secret("hunter2")}}
-    for line in (text("%s", fields, args=(Secret("hunter2"),)), JsonFormatter().format(made("m", fields))):
+    fields = {
+        "token": Secret("hunter2"),
+        "list": [Secret("hunter2")],
+        "map": {"a": Secret("hunter2")},
+    }
+    for line in (
+        text("%s", fields, args=(Secret("hunter2"),)),
+        JsonFormatter().format(made("m", fields)),
+    ):
         assert "hunter2" not in line
         assert "***" in line
 
 
-@given(st.text(), st.dictionaries(st.text(), st.text() | st.integers() | st.floats() | st.binary() | st.none()))
+@given(
+    st.text(),
+    st.dictionaries(st.text(), st.text() | st.integers() | st.floats() | st.binary() | st.none()),
+)
 @settings(max_examples=300)
 def test_nothing_that_is_logged_can_end_its_line_or_pass_for_another_field(message, fields):
     line = text(message, fields)
     assert len(line.splitlines()) == 1
-    assert line.isprintable() or all(c.isprintable() or c.isspace() or ord(c) > 0x9F for c in line)
     assert not any(ord(c) < 0x20 or 0x7F <= ord(c) <= 0x9F for c in line)
     line.encode()
     line = JsonFormatter().format(made(message, fields))
@@ -207,7 +218,7 @@ def test_however_many_keys_there_are_the_lines_of_an_interval_are_bounded(asked)
         if sparingly.turn(str(key), now) is not None:
             shown.append(now)
     for at in shown:
-        assert sum(1 for other in shown if at <= other < at + 9.999) <= 2 * (4 + 1)
+        assert sum(1 for other in shown if at <= other < at + 9.999) <= 4 + 1
     assert len(sparingly._seen) <= 4
 
 
