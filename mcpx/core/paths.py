@@ -158,8 +158,8 @@ def readings(uri: str) -> tuple[str, ...] | None:
     scheme's own port go, empty and dotted segments are resolved, and ``file:`` has its
     three slashes. It is made with the query apart and with the query taken for a part of
     the path; and, where the scheme has no rules that all know, with what follows ``://``
-    taken for a host and taken for a path. None as well for control characters and heaps
-    of combining marks that come out of the encoding.
+    taken for a host and taken for a path. None as well for control characters, heaps of
+    combining marks, and bytes that are not UTF-8, when they come out of the encoding.
 
     Each reading of a reading is among them.
     """
@@ -170,12 +170,16 @@ def readings(uri: str) -> tuple[str, ...] | None:
         for text in layer:
             if has_control(text) or piles_marks(text):
                 return None
+            try:
+                decoded = unquote(text, errors="strict") if "%" in text else text
+            except UnicodeDecodeError:
+                return None
             for candidate in (
                 _plain(text, query=True, host=True),
                 _plain(text, query=False, host=True),
                 _plain(text, query=True, host=False),
                 _plain(text, query=False, host=False),
-                unquote(text) if "%" in text else text,
+                decoded,
             ):
                 if candidate is None:
                     return None

@@ -122,7 +122,7 @@ def _members(record: AuditRecord, redactor: Redacting | None) -> dict[str, objec
     line: dict[str, object] = {
         "time": timestamp(record.time),
         "level": "INFO" if quiet else "WARN",
-        "msg": "mcpx.request",
+        "msg": "mcp.request",
         "server": record.server,
         "method": _cut(record.method or record.http_method),
     }

@@ -192,7 +192,9 @@ class Connection:
                         return None
                 received = await self._wire.receive()
         except RemoteProtocolError as exc:
-            await self._refuse(exc.status, error_body(None, INVALID_REQUEST, exc.message, None))
+            allow: Headers = [(b"allow", b"GET, POST, DELETE")] if exc.status == 405 else []
+            body = error_body(None, INVALID_REQUEST, exc.message, None)
+            await self._refuse(exc.status, body, _JSON + allow)
             return None
 
     async def _may_continue(self, head: RequestHead) -> bool:

@@ -139,8 +139,10 @@ def test_a_scalar_is_no_message(frames, body):
         b'{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}',
         b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","name":"b"}}',
         b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","n\\u0061me":"b"}}',
-        b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","arguments":'
-        b'{"x":[[{"deep":{"k":1,"k":2}}]]}}}',
+        (
+            b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","arguments":'
+            b'{"x":[[{"deep":{"k":1,"k":2}}]]}}}'
+        ),
         b'{"jsonrpc":"2.0","id":1,"method":"x","other":{"":1,"":2}}',
     ],
 )
@@ -292,7 +294,11 @@ def test_an_unfinished_message_says_that_it_ends_too_early(frames):
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
@@ -350,9 +356,7 @@ def constant(name):
 def test_the_grammar_agrees_with_an_independent_parser(text):
     body = b'{"jsonrpc":"2.0","id":1,"method":"x","v":' + text + b"}"
     try:
-        oracle = json.loads(
-            body.decode(), object_pairs_hook=no_duplicates, parse_constant=constant
-        )
+        oracle = json.loads(body.decode(), object_pairs_hook=no_duplicates, parse_constant=constant)
         json.dumps(oracle, ensure_ascii=False).encode()
         accepted = True
     except (ValueError, UnicodeError):

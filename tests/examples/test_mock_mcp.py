@@ -178,9 +178,18 @@ def test_what_is_no_message_gets_400_and_a_json_rpc_error(server, body, code):
     assert (status, json.loads(reply)) == (400, fault.value.reply)
 
 
-def test_a_body_without_a_length_is_refused(server):
-    status, headers, _ = exchange(server, "POST", body=iter([b"{}"]))
-    assert (status, headers["Connection"]) == (411, "close")
+@pytest.mark.parametrize("headers", [{}, {"Transfer-Encoding": "chunked"}])
+def test_a_body_without_a_length_is_refused(server, headers):
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    try:
+        connection.putrequest("POST", "/")
+        for name, value in headers.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        response = connection.getresponse()
+        assert (response.status, response.headers["Connection"]) == (411, "close")
+    finally:
+        connection.close()
 
 
 @pytest.mark.parametrize("length", [str(BODY_LIMIT_BYTES + 1), "9" * 5000])

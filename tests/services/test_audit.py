@@ -52,7 +52,7 @@ class Memory:
 
     @property
     def ids(self):
-        return [line["request_id"] for line in self.lines if line["msg"] == "mcpx.request"]
+        return [line["request_id"] for line in self.lines if line["msg"] == "mcp.request"]
 
     @property
     def told_lost(self):

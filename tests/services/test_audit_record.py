@@ -60,7 +60,7 @@ def test_a_full_record_has_every_key_in_its_place():
     assert line == {
         "time": "2023-11-14T22:13:20.123Z",
         "level": "INFO",
-        "msg": "mcpx.request",
+        "msg": "mcp.request",
         "server": "files",
         "method": "tools/call",
         "tool": "read",
@@ -166,7 +166,7 @@ def test_any_record_gives_one_line_of_json(tool, reason, client, session, allowe
     )
     assert line.endswith(b"\n")
     assert len(line.decode("utf-8").splitlines()) == 1
-    assert msgspec.json.decode(line)["msg"] == "mcpx.request"
+    assert msgspec.json.decode(line)["msg"] == "mcp.request"
     assert not any(ord(character) < 0x20 for character in line[:-1].decode())
 
 

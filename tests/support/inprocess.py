@@ -45,11 +45,16 @@ class Gateway:
         write(self.path, config, self.upstreams, self._audit_path)
         return await self.app.reload("a test")
 
-    async def audit(self):
-        """Every audit line so far."""
-        await self.app.state.audit.flush()
-        text = Path(self._audit_path).read_text() if Path(self._audit_path).exists() else ""
-        return [json.loads(line) for line in text.splitlines()]
+    async def audit(self, at_least=0):
+        """Every audit line so far; a line is made just after its answer has left."""
+        with trio.fail_after(5):
+            while True:
+                await self.app.state.audit.flush()
+                path = Path(self._audit_path)
+                lines = path.read_text().splitlines() if path.exists() else []
+                if len(lines) >= at_least:
+                    return [json.loads(line) for line in lines]
+                await trio.sleep(0.01)
 
     async def metrics(self, headers=()):
         response = await self.get("/metrics", headers)

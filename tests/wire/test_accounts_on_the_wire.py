@@ -91,7 +91,7 @@ async def test_every_decision_has_its_line_whatever_the_outcome(tmp_path):
         await gateway.post(b"[]", headers=A)
         await gateway.request("PUT", "/mcp/demo", None, A)
         await gateway.post(call("echo"), headers=[*A, ("Mcp-Session-Id", "forged.x")])
-        lines = await gateway.audit()
+        lines = await gateway.audit(9)
         assert [(line["status"], line["decision"]) for line in lines] == [
             (401, "deny"),
             (200, "allow"),
@@ -121,7 +121,7 @@ async def test_arguments_are_recorded_only_when_asked_for_and_redacted(tmp_path)
     arguments = {"path": "/data/x", "password": "hunter2", "note": "mail bob@example.com"}
     async with running(tmp_path) as gateway:
         await gateway.post(call("echo", arguments))
-        assert "arguments" not in (await gateway.audit())[0]
+        assert "arguments" not in (await gateway.audit(1))[0]
     audit = {
         "enabled": True,
         "output": "file",
@@ -133,7 +133,7 @@ async def test_arguments_are_recorded_only_when_asked_for_and_redacted(tmp_path)
     async with running(tmp_path, {"audit": audit}) as gateway:
         await gateway.post(call("echo", arguments))
         await gateway.post(call("secret_tool", {"x": "visible?"}))
-        first, second = await gateway.audit()
+        first, second = await gateway.audit(2)
         assert first["arguments"] == {"path": "/data/x", "password": "***", "note": "mail ***"}
         assert "visible?" not in json.dumps(second)
 
@@ -191,7 +191,7 @@ async def test_errors_inside_a_200_are_visible(tmp_path):
         gateway.upstream.answer = answer
         await gateway.post(call("echo", id=1))
         await gateway.post(call("echo", id=2))
-        assert [line["outcome"] for line in await gateway.audit()] == ["rpc_error", "tool_error"]
+        assert [line["outcome"] for line in await gateway.audit(2)] == ["rpc_error", "tool_error"]
         text = await gateway.metrics()
         assert 'result="rpc_error"' in text
         assert 'result="tool_error"' in text

@@ -44,14 +44,18 @@ REFUSED = {
         -32600,
     ),
     "arguments that are a list": (
-        b'{"jsonrpc":"2.0","id":1,"method":"tools/call",'
-        b'"params":{"name":"dangerous_delete","arguments":[]}}',
+        (
+            b'{"jsonrpc":"2.0","id":1,"method":"tools/call",'
+            b'"params":{"name":"dangerous_delete","arguments":[]}}'
+        ),
         400,
         -32602,
     ),
     "arguments that are a string": (
-        b'{"jsonrpc":"2.0","id":1,"method":"tools/call",'
-        b'"params":{"name":"dangerous_delete","arguments":"x"}}',
+        (
+            b'{"jsonrpc":"2.0","id":1,"method":"tools/call",'
+            b'"params":{"name":"dangerous_delete","arguments":"x"}}'
+        ),
         400,
         -32602,
     ),
@@ -83,7 +87,7 @@ async def test_is_refused_and_reaches_no_server(tmp_path, name):
         response = await gateway.post(body)
         assert (response.status, response.error["code"]) == (status, code), response
         assert gateway.upstream.seen == []
-        (line,) = await gateway.audit()
+        (line,) = await gateway.audit(1)
         assert (line["status"], line["allowed"], line["outcome"]) == (status, False, "refused")
 
 
@@ -104,9 +108,7 @@ async def test_is_refused_and_reaches_no_server(tmp_path, name):
         ([("Mcp-Name", "=?base64?!!!?=")], JSON, 400),
     ],
 )
-async def test_headers_that_change_what_the_body_means_are_refused(
-    tmp_path, headers, body, status
-):
+async def test_headers_that_change_what_the_body_means_are_refused(tmp_path, headers, body, status):
     async with running(tmp_path) as gateway:
         response = await gateway.post(body, headers=headers)
         assert response.status == status, response

@@ -153,7 +153,9 @@ async def test_resources_and_prompts_are_governed_like_tools(tmp_path):
         for uri in ("file:///etc/passwd", "file:///data/../etc/passwd", "file:///%65tc/passwd"):
             for method in ("resources/read", "resources/subscribe"):
                 assert (await gateway.post(message(method, {"uri": uri}))).status == 403, uri
-        assert (await gateway.post(message("resources/read", {"uri": "file:///data/x"}))).status == 200
+        assert (
+            await gateway.post(message("resources/read", {"uri": "file:///data/x"}))
+        ).status == 200
         assert (await gateway.post(message("prompts/get", {"name": "secret"}))).status == 403
         assert (await gateway.post(message("prompts/get", {"name": "hello"}))).status == 200
         refs = {"type": "ref/prompt", "name": "secret"}
@@ -223,7 +225,9 @@ async def test_a_client_override_only_takes_away(tmp_path):
         dev = [("Authorization", "Bearer " + "d" * 20)]
         assert (await gateway.post(call("echo"), headers=ci)).status == 200
         refused = await gateway.post(call("read_file"), headers=ci)
-        assert refused.error["message"] == 'client "ci": tool "read_file" not in allow list for "demo"'
+        assert (
+            refused.error["message"] == 'client "ci": tool "read_file" not in allow list for "demo"'
+        )
         assert (await gateway.post(call("dangerous_delete"), headers=ci)).status == 403
         assert (await gateway.post(call("read_file"), headers=dev)).status == 200
         listed = await gateway.post(message("tools/list"), headers=ci)
