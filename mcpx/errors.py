@@ -124,6 +124,12 @@ class PolicyDenied(GatewayError):
     code, status, rpc_code, outcome = "policy_denied", 403, INVALID_REQUEST, "denied"
 
 
+class MethodNotFound(GatewayError):
+    """A method that this server's policy does not know, told as its era wants it told."""
+
+    code, status, rpc_code, outcome = "method_not_found", 404, METHOD_NOT_FOUND, "denied"
+
+
 class OriginRefused(GatewayError):
     """A browser page or a rebound name that has no business here."""
 

@@ -49,6 +49,8 @@ Scalar = str | bool | int | float
 _MOST_DIGITS: Final = 1100
 #: Characters of a key that is not ASCII. Longer ones are not folded but refused.
 _LONGEST_KEY: Final = 1024
+#: Members of one object that are looked through for look-alikes; more are refused.
+_MOST_MEMBERS: Final = 10_000
 #: Parts of a rule's path.
 _MOST_PARTS: Final = 32
 
@@ -200,6 +202,7 @@ _Check = tuple[str, Callable[[str], bool]]
 _NON_SCALAR: Final = "has a non-scalar value, which rules cannot evaluate"
 _TOO_LONG: Final = "has a number of too many digits, which rules cannot evaluate"
 _NOT_UNICODE: Final = "has text that is not valid Unicode, which rules cannot evaluate"
+_TOO_MANY: Final = "is among more keys than rules look through"
 _LOOK_ALIKE: Final = "has a look-alike key"
 _MAYBE_JSON: Final = "has text where the rule expects an object, which rules cannot evaluate"
 
@@ -217,14 +220,14 @@ _Finding = Violation | _Absent | None
 class _Part(NamedTuple):
     """One step of a rule's path, seen from the object that it looks into.
 
-    ``every``: it is ``*``. ``keys``: each key that leads on, with the depths it leads to
-    (``a`` to the next one; ``a.b``, written with the dot, two further). ``folded``: those
+    ``every``: it is ``*``. ``keys``: each key that leads on, with the depth it leads to
+    (``a`` to the next one; ``a.b``, written with the dot, one further). ``folded``: those
     keys, folded. ``known``: keys that other rules of the tool name here; they are no
     look-alikes.
     """
 
     every: bool
-    keys: dict[str, tuple[int, ...]]
+    keys: dict[str, int]
     folded: frozenset[str]
     known: frozenset[str]
 
@@ -265,23 +268,20 @@ class _Rule:
 
     def _look_into(self, members: dict[str, object], depth: int, part: _Part) -> _Finding:
         if part.every:
-            finding = self._all(self._look(member, depth + 1) for member in members.values())
-            if isinstance(finding, Violation):
-                return finding
-        else:
-            finding = _ABSENT
+            return self._all(self._look(member, depth + 1) for member in members.values())
+        if len(members) > _MOST_MEMBERS:
+            return self._says(_TOO_MANY)
+        finding: _Finding = _ABSENT
         for key, member in members.items():
-            depths = part.keys.get(key)
-            if depths is None:
-                if key not in part.known and _resembles(key, part.folded):
-                    return self._says(_LOOK_ALIKE)
-                continue
-            for further in depths:
+            further = part.keys.get(key)
+            if further is not None:
                 found = self._look(member, further)
                 if isinstance(found, Violation):
                     return found
-                if found is None and not part.every:
+                if found is None:
                     finding = None
+            elif key not in part.known and _resembles(key, part.folded):
+                return self._says(_LOOK_ALIKE)
         return finding
 
     @staticmethod
@@ -382,13 +382,15 @@ def _parts(name: str) -> tuple[str, ...]:
     return parts
 
 
-def _keys(path: tuple[str, ...], depth: int) -> dict[str, tuple[int, ...]]:
-    """The keys that lead on from a depth: one part, or several that are written with dots."""
-    return {
-        ".".join(path[depth:end]): (end,)
-        for end in range(depth + 1, len(path) + 1)
-        if path[depth:end] != ("*",)
-    }
+def _keys(path: tuple[str, ...], depth: int) -> dict[str, int]:
+    """The keys that lead on from a depth: one part, or several that are written with dots.
+
+    None where the part is ``*``, which every key leads on from. So each key leads to one
+    depth, and a walk meets each value once.
+    """
+    if path[depth] == "*":
+        return {}
+    return {".".join(path[depth:end]): end for end in range(depth + 1, len(path) + 1)}
 
 
 def _part(path: tuple[str, ...], depth: int, siblings: set[str]) -> _Part:

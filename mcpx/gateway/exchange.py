@@ -46,6 +46,7 @@ class Exchange:
         "request",
         "request_id",
         "route",
+        "rule",
         "session",
         "snapshot",
         "started_s",
@@ -84,6 +85,8 @@ class Exchange:
         # What became of it.
         self.allowed = False
         self.reason = ""
+        #: The setting that refused it.
+        self.rule = ""
         self.status = 0
         self.outcome = "error"
         self.error: GatewayError | None = None

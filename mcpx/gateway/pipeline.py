@@ -36,6 +36,7 @@ from mcpx.core.limits import retry_after
 from mcpx.errors import (
     BadRequest,
     GatewayError,
+    MethodNotFound,
     Overloaded,
     PolicyDenied,
     RateLimited,
@@ -48,6 +49,7 @@ from mcpx.gateway.forward import forward, open_session
 from mcpx.gateway.front_door import find_route, more_targets, read_message
 from mcpx.gateway.relay import relay
 from mcpx.gateway.state import State
+from mcpx.protocol.mcp import CLIENT_METHODS
 from mcpx.services.audit import AuditRecord
 from mcpx.transport.http import Headers, Reply, Request
 from mcpx.transport.wire import Broken
@@ -202,6 +204,7 @@ class Pipeline:
                 request_id=ex.request_id.decode("ascii"),
                 allowed=ex.allowed,
                 reason=ex.reason,
+                rule=ex.rule,
                 status=ex.status,
                 outcome=ex.outcome,
                 duration_s=now - ex.started_s,
@@ -258,6 +261,11 @@ def judge(ex: Exchange) -> None:
             if not decision.allowed:
                 break
     if not decision.allowed:
+        ex.rule = decision.rule
+        if ex.modern and frame.method not in CLIENT_METHODS:
+            # To a modern client a method is either there or not: anything but 404 with
+            # -32601 would be an answer of a method that exists.
+            raise MethodNotFound("there is no such method here", reason=decision.reason)
         raise PolicyDenied(decision.reason)
 
 

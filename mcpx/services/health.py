@@ -14,12 +14,11 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from urllib.parse import urlsplit
 
 import msgspec
 import trio
 
-from mcpx.config.model import ServerConfig
+from mcpx.config.describe import masked_url
 from mcpx.errors import RemoteProtocolError
 from mcpx.protocol.sse import EventParser
 from mcpx.services.audit_record import timestamp
@@ -28,7 +27,7 @@ from mcpx.services.recent import Recent
 if TYPE_CHECKING:
     from mcpx.config.snapshot import Route
 
-__all__ = ["Health", "ProbeResult", "duration_text", "shown_url", "verdict"]
+__all__ = ["Health", "ProbeResult", "duration_text", "verdict"]
 
 MAX_PROBES: Final = 16
 #: An error text is cut here: part of it may come from a server.
@@ -141,7 +140,7 @@ def _entry(route: Route, finding: _Finding) -> dict[str, Any]:
     error, latency_s = finding.result
     entry: dict[str, Any] = {
         "name": route.name,
-        "url": shown_url(route.server),
+        "url": masked_url(route.server),
         "healthy": not error,
     }
     if latency_s is not None:
@@ -153,20 +152,6 @@ def _entry(route: Route, finding: _Finding) -> dict[str, Any]:
     if any(policy.values()):
         entry["policy"] = policy
     return entry
-
-
-def shown_url(server: ServerConfig) -> str:
-    """Where a server is, without what may be secret: user, password, query and fragment.
-
-    A stdio server is ``stdio:`` and its command, without arguments.
-    """
-    if server.command is not None:
-        return f"stdio:{server.command}"
-    try:
-        parts = urlsplit(server.url or "")
-    except ValueError:
-        return ""
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def duration_text(seconds: float) -> str:

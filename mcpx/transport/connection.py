@@ -11,9 +11,9 @@ The states, and what bounds each (``timeouts`` and ``limits`` of the configurati
     writing   the client takes nothing            write
 
 The task has one cancel scope for its life. When the ``Watch`` of the connection expires,
-the scope is cancelled; what remains to be said is then said without waiting, and the
-connection ends. A slow reader blocks its own task only: the next bytes are taken from
-the upstream when the last ones have gone.
+or the gateway can't wait any longer, it is cancelled; what remains to be said is then
+said without waiting, and the connection ends. A slow reader blocks its own task only:
+the next bytes are taken from the upstream when the last ones have gone.
 """
 
 from __future__ import annotations
@@ -125,16 +125,23 @@ class Connection:
                     # A LocalProtocolError here means that the pipeline's answer can't be
                     # written as HTTP: the client sees the end of the connection.
                     pass
-            if self.watch.scope.cancelled_caught and self._last_words and not self.started:
-                self._wire.send_now(self._last_words)
+                except trio.Cancelled:
+                    # By the Watch, or from outside when the time to drain is over.
+                    if self._last_words and not self.started:
+                        self._wire.send_now(self._last_words)
+                    raise
         finally:
             deadlines.remove(self.watch)
             self._wire.close()
 
     def retire(self) -> None:
-        """Take no further request."""
+        """Take no further request.
+
+        One whose bytes have come is not a further one, even if the task has not yet had
+        its turn to read them: it wakes by itself, and ends after it.
+        """
         self.closing = True
-        if not self.busy:
+        if not self.busy and not self._wire.waiting():
             self.watch.scope.cancel(reason="the gateway stops")
 
     async def _serve(self) -> None:
@@ -170,6 +177,7 @@ class Connection:
         """Read until a request is whole; ``None`` if the connection is to end."""
         parser, watch, bounds = self._parser, self.watch, self._bounds
         watch.until(trio.current_time() + bounds.keep_alive_s, "idle")
+        self.started = False
         asked = False
         try:
             # Nothing can have come yet: the client waited for the last answer.

@@ -61,6 +61,10 @@ class Wire(Protocol):
         """Whether the peer has closed, or said something out of turn, while idle."""
         ...
 
+    def waiting(self) -> bool:
+        """Whether something lies unread in the kernel: bytes, or the end."""
+        ...
+
     def hung_up(self) -> bool:
         """Whether the peer has closed its side; asks the kernel, waits for nothing."""
         ...
@@ -131,14 +135,11 @@ class PlainWire:
             return 0
 
     def stale(self) -> bool:
-        try:
-            self.socket.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
         # Either the end of the stream or bytes that nobody asked for.
-        return True
+        return _waiting(self.socket)
+
+    def waiting(self) -> bool:
+        return _waiting(self.socket)
 
     def hung_up(self) -> bool:
         return _hung_up(self.socket)
@@ -184,7 +185,11 @@ class TlsWire:
         return 0
 
     def stale(self) -> bool:
+        # Bytes may be there rightly: a server sends its session tickets when it likes.
         return _hung_up(self._socket)
+
+    def waiting(self) -> bool:
+        return _waiting(self._socket)
 
     def hung_up(self) -> bool:
         return _hung_up(self._socket)
@@ -198,6 +203,16 @@ class TlsWire:
             return
         self._closed = True
         self.stream.transport_stream.socket.close()
+
+
+def _waiting(sock: socket.socket) -> bool:
+    try:
+        sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _hung_up(sock: socket.socket) -> bool:

@@ -106,7 +106,7 @@ def test_a_pattern_that_no_name_could_match_is_refused(pattern):
 
 def test_a_pattern_that_is_too_long_to_compile_is_refused():
     with pytest.raises(GlobFault, match="too long"):
-        globs("?a" * 2_000_000)
+        globs("?a" * 200_000)
 
 
 def test_half_a_surrogate_pair_matches_wildcards_alone():

@@ -184,6 +184,17 @@ async def test_methods_outside_the_protocol_are_refused_unless_allowed(tmp_path)
         assert (await gateway.post(message("acme/fine"))).status == 200
 
 
+async def test_a_modern_client_is_told_that_such_a_method_does_not_exist(tmp_path):
+    meta = {"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}}
+    async with running(tmp_path) as gateway:
+        response = await gateway.post(message("acme/steal", meta))
+        assert (response.status, response.error["code"]) == (404, -32601)
+        (line,) = await gateway.audit(1)
+        assert (line["decision"], line["outcome"]) == ("deny", "denied")
+        assert line["rule"] == "allow_methods"
+        assert gateway.upstream.seen == []
+
+
 async def test_arguments_are_judged_exactly(tmp_path):
     rules = policy(
         tool_rules={
