@@ -82,6 +82,7 @@ def check_snapshot(path: str, environ: Mapping[str, str]) -> Snapshot:
     config = snapshot.config
     if config.tls is not None:
         server_context(config.tls.cert, config.tls.key, http2=config.http2)
+    _listener_class(config)
     prepare(snapshot, None, None)
     return snapshot
 
@@ -111,6 +112,7 @@ class App:
         self._generation = 1
         self._deadlines = Deadlines()
         snapshot = read_snapshot(path, environ, self._generation)
+        self._http2 = snapshot.config.http2
         self._metrics = Metrics(snapshot.config.metrics, version=__version__)
         audit = AuditLog.of(snapshot.config.audit, snapshot.redactor, self._metrics)
         self.state = State(prepare(snapshot, audit, None), self._metrics)
@@ -177,10 +179,11 @@ class App:
             if config.tls
             else None
         )
-        return Listener(
+        return _listener_class(config)(
             open_socket(config.listen),
             handler=self.pipeline.handle,
             admit=self.pipeline.admit,
+            unread=self.pipeline.unread,
             bounds=_bounds(config),
             deadlines=self._deadlines,
             max_connections=config.limits.max_connections,
@@ -246,6 +249,8 @@ class App:
         for name in _NEEDS_RESTART:
             if getattr(before.config, name) != getattr(snapshot.config, name):
                 log.warning("`%s` has changed: that needs a restart", name)
+        if (before.config.tls is None) != (snapshot.config.tls is None):
+            log.warning("`tls` has come or gone: that needs a restart")
         for warning in snapshot.warnings:
             log.warning(warning)
         return True
@@ -260,7 +265,8 @@ class App:
         config = snapshot.config
         tls = None
         if config.tls is not None and old.config.tls is not None:
-            tls = server_context(config.tls.cert, config.tls.key, http2=config.http2)
+            # What the listener can speak was settled when it was opened.
+            tls = server_context(config.tls.cert, config.tls.key, http2=self._http2)
         audit = old_audit
         if audit is None or not audit.matches(config.audit):
             audit = AuditLog.of(config.audit, snapshot.redactor, self._metrics)
@@ -288,6 +294,18 @@ class App:
     def _reap(self, now: float) -> None:
         for pool in self.state.pools.values():
             pool.reap(now)
+
+
+def _listener_class(config: Config) -> type[Listener]:
+    """Raises ConfigError where HTTP/2 is wanted and can't be had."""
+    if not config.http2:
+        return Listener
+    try:
+        from mcpx.transport.http2 import Http2Listener
+    except ImportError as exc:
+        hint = "pip install 'mcpx-gateway[http2]'"
+        raise ConfigError([f"http2: a library for it is not installed; {hint}"]) from exc
+    return Http2Listener
 
 
 def _bounds(config: Config) -> Bounds:

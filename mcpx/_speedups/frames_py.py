@@ -294,7 +294,8 @@ def _shown(key: str) -> str:
 
 
 def _fold(key: str) -> str:
-    return unicodedata.normalize("NFKC", key).casefold()
+    # What is written in C may take a NUL for the key's end.
+    return unicodedata.normalize("NFKC", key.partition("\0")[0]).casefold()
 
 
 _ENVELOPE_FOLDED: Final = {_fold(key): key for key in _ENVELOPE}

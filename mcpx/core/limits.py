@@ -227,6 +227,25 @@ class RateLimiter:
             total.full_at = full_at + total.interval
         return 0.0
 
+    def stranger(self, address: str, now: float) -> float:
+        """Charge a request of nobody in particular, where clients have names.
+
+        Like ``request``, but the bucket that all share is left alone: who has no
+        credential can't empty it for those who have one.
+        """
+        mine = self._clients
+        if mine is None:
+            return 0.0
+        key = address if len(address) <= _LONGEST_NAME else _digest(address)
+        tick = floor(now * _SCALE)
+        full_at = mine.settled(mine.entries.get(key, tick), tick)
+        ready = full_at - mine.reach
+        if ready > tick:
+            mine.put(key, full_at)
+            return _wait(ready, now)
+        mine.put(key, full_at + mine.interval)
+        return 0.0
+
     def tool(self, server: str, tool: str, now: float) -> float:
         """Charge a call of one tool: 0.0 if granted, else the seconds to wait.
 

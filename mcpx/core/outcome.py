@@ -35,7 +35,8 @@ def classify(body: bytes, status: int) -> str | None:
     if body and len(body) <= MAX_BYTES:
         try:
             response = _decode(body)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            # The last: nested so deep that no reader of it is in sight.
             return "http_error" if status >= 400 else "unread"
         if response.method is not msgspec.UNSET:
             return None

@@ -7,9 +7,12 @@ something, or let a request pass because it could not be read.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
+from urllib.parse import unquote
 
 from mcpx._speedups.frames_py import elements, members, scan, string
+from mcpx.core.globs import fold, piles_marks
 from mcpx.core.policy import Kind
 from mcpx.errors import (
     INVALID_PARAMS,
@@ -29,6 +32,16 @@ __all__ = ["find_route", "read_message"]
 _KINDS: Final = {"tool": Kind.TOOL, "prompt": Kind.PROMPT, "resource": Kind.RESOURCE}
 _PREFIX: Final = b"/mcp/"
 _ALLOWED: Final = ("POST", "GET", "DELETE")
+#: What ``completion/complete`` refers to, and the member of ``params.ref`` that names it.
+_REFERRED: Final = {"ref/prompt": "name", "ref/resource": "uri"}
+_REF_MEMBERS: Final = frozenset({"type", "name", "uri", "title"})
+_SUBSCRIPTIONS: Final = "resourceSubscriptions"
+_NOTIFICATIONS: Final = frozenset({_SUBSCRIPTIONS})
+#: URIs in one subscription. Each is judged, and the loop waits for it.
+_MOST_SUBSCRIPTIONS: Final = 512
+#: Members of an object that are looked through for look-alikes, and characters of one.
+_MOST_MEMBERS: Final = 64
+_LONGEST_KEY: Final = 256
 
 
 def read_message(ex: Exchange) -> GatewayError | None:
@@ -72,6 +85,8 @@ def _read_post(ex: Exchange) -> None:
     ex.modern = is_modern(headers.get(b"mcp-protocol-version"), frame.protocol_version)
     if frame.method is None:
         ex.method = "response"
+        if b"mcp-method" in headers or b"mcp-name" in headers:
+            raise HeaderMismatch("Mcp-Method and Mcp-Name have no place on a response")
         return
     ex.method = frame.method
     target = TARGETS.get(frame.method)
@@ -143,22 +158,50 @@ def more_targets(ex: Exchange) -> list[tuple[Kind, str]]:
         if frame.ref is None:
             raise BadRequest('"params.ref" is missing', rpc_code=INVALID_PARAMS)
         ref = {key: string(body, (start, end)) for key, start, end in members(body, frame.ref[0])}
-        kind, named = ref.get("type"), {"ref/prompt": "name", "ref/resource": "uri"}
-        if kind not in named or not ref.get(named[kind]):
+        _no_look_alike(ref, _REF_MEMBERS, "params.ref")
+        kind = ref.get("type") or ""
+        if kind not in _REFERRED or not ref.get(_REFERRED[kind]):
             raise BadRequest('"params.ref" names no prompt or resource', rpc_code=INVALID_PARAMS)
+        if "name" in ref and "uri" in ref:
+            # A server may go by what is there instead of by the type.
+            raise BadRequest('"params.ref" has "name" and "uri"', rpc_code=INVALID_PARAMS)
         return [
-            (Kind.PROMPT if kind == "ref/prompt" else Kind.TEMPLATE, ref[named[kind]] or ""),
+            (Kind.PROMPT if kind == "ref/prompt" else Kind.TEMPLATE, ref[_REFERRED[kind]] or ""),
         ]
     if frame.method == "subscriptions/listen" and frame.notifications is not None:
         return _subscribed(body, frame.notifications[0])
     return []
 
 
+def _no_look_alike(keys: Collection[str], known: frozenset[str], where: str) -> None:
+    """Refuse a key that a careless server may take for one of ``known``.
+
+    An object with more or longer keys than any that is meant well is refused unread.
+    """
+    folded = {fold(key) for key in known}
+    if len(keys) > _MOST_MEMBERS or any(
+        key not in known and (len(key) > _LONGEST_KEY or piles_marks(key) or fold(key) in folded)
+        for key in keys
+    ):
+        raise BadRequest(
+            f'"{where}" has a key that can be taken for another, or too many of them',
+            rpc_code=INVALID_PARAMS,
+        )
+
+
 def _subscribed(body: bytes, start: int) -> list[tuple[Kind, str]]:
-    for key, value, _ in members(body, start):
-        if key != "resourceSubscriptions":
+    found = members(body, start)
+    _no_look_alike([key for key, _, _ in found], _NOTIFICATIONS, "params.notifications")
+    for key, value, _ in found:
+        if key != _SUBSCRIPTIONS:
             continue
-        uris = [string(body, span) for span in elements(body, value)]
+        spans = elements(body, value)
+        if len(spans) > _MOST_SUBSCRIPTIONS:
+            raise BadRequest(
+                f'"resourceSubscriptions" has more than {_MOST_SUBSCRIPTIONS} URIs',
+                rpc_code=INVALID_PARAMS,
+            )
+        uris = [string(body, span) for span in spans]
         if body[value] != 0x5B or None in uris:
             raise BadRequest(
                 '"resourceSubscriptions" must be a list of URIs', rpc_code=INVALID_PARAMS
@@ -194,11 +237,26 @@ def find_route(ex: Exchange) -> None:
 
 def _below(allowed: list[str], below: bytes) -> bytes:
     path = "/" + below.decode("latin-1")
-    segments = path.lower().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/")
-    clean = not {".", ".."} & set(segments.replace("\\", "/").split("/"))
-    if clean and "//" not in path and any(_matches(pattern, path) for pattern in allowed):
+    if _is_plain(path) and any(_matches(pattern, path) for pattern in allowed):
         return path.encode("latin-1")
     raise UnknownServer("this path below the server is not served; use /mcp/{name} itself")
+
+
+def _is_plain(path: str) -> bool:
+    """Whether every server reads the path as it is written.
+
+    Servers decode once or twice, and some leave out what follows ``;`` in a segment
+    before they resolve dots (``/..;/``). So the path must come to rest after one round of
+    decoding, in visible ASCII, and no segment may be of dots alone, parameters apart.
+    """
+    text = unquote(path, "latin-1")
+    if not all("!" <= character <= "~" for character in text) or unquote(text) != text:
+        return False
+    segments = text.replace("\\", "/").split("/")[1:]
+    return (
+        all(segment.partition(";")[0].strip(".") or not segment for segment in segments)
+        and "" not in segments[:-1]
+    )
 
 
 def _matches(pattern: str, path: str) -> bool:

@@ -35,7 +35,7 @@ class Inspection:
     """
 
     __slots__ = ("_events", "_filters", "_limit", "_listing", "_policy", "_server", "_state",
-                 "_status", "outcome")  # fmt: skip
+                 "_status", "_tools", "outcome")  # fmt: skip
 
     def __init__(
         self,
@@ -55,6 +55,7 @@ class Inspection:
         self._limit = limit_bytes
         self._filters = listing and policy is not None
         self._events: EventParser | None = None
+        self._tools: list[str] = []
         #: What the answer said, once it has said it.
         self.outcome: str | None = None
 
@@ -62,6 +63,17 @@ class Inspection:
     def filters(self) -> bool:
         """Whether the answer must be read whole before any of it is passed on."""
         return self._filters
+
+    @property
+    def held(self) -> int:
+        """How many bytes of an event that is to be filtered have come before."""
+        return self._events.held if self._filters and self._events is not None else 0
+
+    def learn(self) -> None:
+        """Tell the metrics which tools were listed; the rest may run on another thread."""
+        if self._tools:
+            self._state.metrics.learn_tools(self._server, self._tools)
+            self._tools = []
 
     def message(self, body: bytes) -> bytes:
         """A whole JSON answer; gives what the client gets.
@@ -88,8 +100,7 @@ class Inspection:
                 "the server's list can't be read, so it can't be filtered",
                 reason=f"unreadable list: {exc.message}",
             ) from exc
-        if listing.tools:
-            self._state.metrics.learn_tools(self._server, listing.tools)
+        self._tools += listing.tools
         return listing.body
 
     def _visible(self, kind: Kind, name: str) -> bool:

@@ -28,11 +28,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 import trio
 
 from mcpx.core.addresses import client_address
 from mcpx.core.limits import retry_after
+from mcpx.core.policy import Kind
 from mcpx.errors import (
     BadRequest,
     GatewayError,
@@ -48,7 +50,7 @@ from mcpx.gateway.exchange import Exchange
 from mcpx.gateway.forward import forward, open_session
 from mcpx.gateway.front_door import find_route, more_targets, read_message
 from mcpx.gateway.relay import relay
-from mcpx.gateway.state import State
+from mcpx.gateway.state import LARGE_BYTES, State
 from mcpx.protocol.mcp import CLIENT_METHODS
 from mcpx.services.audit import AuditRecord
 from mcpx.transport.http import Headers, Reply, Request
@@ -59,6 +61,10 @@ __all__ = ["Pipeline"]
 log = logging.getLogger("mcpx.pipeline")
 
 Endpoint = Callable[[Exchange], Awaitable[None]]
+T = TypeVar("T")
+
+#: How long a large request waits for its turn to be read.
+TURN_S: Final = 10.0
 
 
 class Pipeline:
@@ -99,19 +105,32 @@ class Pipeline:
         if endpoint is not None:
             await endpoint(ex)
             return
-        ex.fault = read_message(ex)
+        size = len(ex.request.body)
+        if size > ex.snapshot.config.limits.max_unauthenticated_bytes:
+            # It came in one piece, so that nobody was asked whether it might come.
+            identify(ex)
+        large = size > LARGE_BYTES
+        ex.fault = await self._aside(read_message, ex) if large else read_message(ex)
         identify(ex)
         limit(ex, self.state)
         if ex.fault is not None:
             raise ex.fault
         find_route(ex)
-        judge(ex)
+        if large:
+            await self._aside(judge, ex)
+        else:
+            judge(ex)
         limit_tool(ex, self.state)
         open_session(ex, self.state)
         await self._room(ex)
         ex.allowed = True
         with await forward(ex, self.state) as answer:
             await relay(ex, self.state, answer)
+
+    async def _aside(self, step: Callable[[Exchange], T], ex: Exchange) -> T:
+        """Take a step that reads a large body on a thread: others are served meanwhile."""
+        ex.reply.watch.until(trio.current_time() + TURN_S, "turn")
+        return await trio.to_thread.run_sync(step, ex, limiter=self.state.aside)
 
     async def _room(self, ex: Exchange) -> None:
         """Nothing is done that can't be recorded (unless ``audit.on_full`` is ``shed``)."""
@@ -142,6 +161,24 @@ class Pipeline:
             return ex.status, headers, body
         return None
 
+    def unread(
+        self, peer: str, scheme: str, reply: Reply, status: int, message: str
+    ) -> tuple[Headers, bytes]:
+        """The refusal of what is no HTTP request, or none that is accepted; recorded too.
+
+        It has no method, no path and no sender's credential that could be relied on.
+        """
+        state = self.state
+        request = Request("POST", b"", [], b"", peer, scheme)
+        ex = Exchange(request, reply, state.snapshot, trio.current_time())
+        ex.method = "unread"
+        error = BadRequest(message, status=status)
+        ex.error, ex.outcome, ex.reason = error, error.outcome, error.reason
+        ex.status, headers, body = refusal(ex, error)
+        state.metrics.begin()
+        self._record(ex)
+        return headers, body
+
     async def _refuse(self, ex: Exchange, error: GatewayError) -> None:
         ex.error, ex.outcome, ex.reason = error, error.outcome, error.reason
         if ex.reply.started:
@@ -169,6 +206,16 @@ class Pipeline:
             return None
         elif watch.phase == "upstream connection":
             error = UpstreamError("the server can't be reached in time", status=504)
+        elif watch.phase == "turn":
+            error = Overloaded(
+                "too many large requests wait to be read; nothing was done",
+                headers=((b"retry-after", b"1"),),
+            )
+        elif watch.phase == "a free connection":
+            error = Overloaded(
+                "all connections to this server are busy; nothing reached it",
+                headers=((b"retry-after", b"1"),),
+            )
         elif watch.phase == "audit":
             error = Overloaded(
                 "the audit log has no room; nothing was done",
@@ -198,6 +245,7 @@ class Pipeline:
                 http_method=ex.request.method,
                 method=ex.method,
                 tool=ex.tool or "",
+                target=ex.name if ex.kind is not Kind.TOOL else None,
                 client=ex.principal.name,
                 client_ip=ex.client_ip,
                 session=ex.session or b"",
@@ -222,8 +270,11 @@ def identify(ex: Exchange) -> None:
 
 def limit(ex: Exchange, state: State) -> None:
     """The limits of the client and of all. Raises RateLimited."""
-    client = ex.principal.name or ex.client_ip
-    wait_s = state.limiter.request(client, trio.current_time())
+    now = trio.current_time()
+    if ex.snapshot.authenticator is not None and not ex.principal.authenticated:
+        wait_s = state.limiter.stranger(ex.client_ip, now)
+    else:
+        wait_s = state.limiter.request(ex.principal.name or ex.client_ip, now)
     if wait_s:
         raise _limited("too many requests", "rate limit exceeded", wait_s)
 

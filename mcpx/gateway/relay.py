@@ -8,14 +8,15 @@ pass on a redirect, a compressed body or a refusal of the gateway's own credenti
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import trio
 
-from mcpx.errors import GatewayError, UpstreamError
+from mcpx.errors import GatewayError, RemoteProtocolError, UpstreamError
 from mcpx.gateway.exchange import Exchange
 from mcpx.gateway.inspection import Inspection
-from mcpx.gateway.state import State
+from mcpx.gateway.state import LARGE_BYTES, State
 from mcpx.protocol.headers import forwarded_response_headers, is_event_stream
 from mcpx.protocol.mcp import LISTS
 from mcpx.transport.http import Headers
@@ -46,10 +47,11 @@ async def relay(ex: Exchange, state: State, answer: UpstreamAnswer) -> None:
             answer.streams()
             await _events(ex, state, answer, headers, inspection)
         elif inspection.filters:
-            await _filtered(ex, answer, headers, inspection)
+            await _filtered(ex, state, answer, headers, inspection)
         else:
             await _plain(ex, answer, headers, inspection)
     finally:
+        inspection.learn()
         if inspection.outcome is not None:
             ex.outcome = inspection.outcome
     if inspection.outcome is None:
@@ -79,7 +81,12 @@ def _judged_head(ex: Exchange, state: State, answer: UpstreamAnswer) -> tuple[by
                 reason="unasked content-encoding",
             )
         elif name == b"mcp-session-id":
-            sealed = state.sealer.seal(value, ex.principal.name, ex.route.name)
+            try:
+                sealed = state.sealer.seal(value, ex.principal.name, ex.route.name)
+            except RemoteProtocolError as exc:
+                raise UpstreamError(
+                    "the server's session id is not one that MCP knows", reason=exc.message
+                ) from exc
             headers.append((name, sealed))
             ex.session = value
     headers += forwarded_response_headers(answer.head.headers)
@@ -95,9 +102,15 @@ def _inspection(ex: Exchange, state: State, status: int) -> Inspection:
         ex.route.name,
         status,
         policy=policy if hides else None,
-        # An answer to a list request may come again on a resumed stream.
-        listing=ex.method in LISTS or (hides and ex.request.method == "GET"),
+        listing=ex.method in LISTS or (hides and _replays(ex)),
         limit_bytes=config.limits.max_listing_bytes,
+    )
+
+
+def _replays(ex: Exchange) -> bool:
+    """Whether an answer to an earlier list request may come again."""
+    return (
+        ex.request.method == "GET" or ex.method == "tasks/result" or b"last-event-id" in ex.headers
     )
 
 
@@ -129,7 +142,7 @@ async def _next(ex: Exchange, answer: UpstreamAnswer) -> bytes:
 
 
 async def _filtered(
-    ex: Exchange, answer: UpstreamAnswer, headers: Headers, inspection: Inspection
+    ex: Exchange, state: State, answer: UpstreamAnswer, headers: Headers, inspection: Inspection
 ) -> None:
     limit = ex.snapshot.config.limits.max_listing_bytes
     parts: list[bytes] = []
@@ -141,7 +154,17 @@ async def _filtered(
             raise UpstreamError(
                 "the server's list is too large to be filtered", reason=f"list over {limit} bytes"
             )
-    await ex.reply.answer(answer.head.status, headers, inspection.message(b"".join(parts)))
+    body = await _read(state, inspection, inspection.message, b"".join(parts))
+    await ex.reply.answer(answer.head.status, headers, body)
+
+
+async def _read(
+    state: State, inspection: Inspection, read: Callable[[bytes], bytes], data: bytes
+) -> bytes:
+    """What ``read`` makes of ``data``; on a thread where that takes long."""
+    if inspection.filters and inspection.held + len(data) > LARGE_BYTES:
+        return await trio.to_thread.run_sync(read, data, limiter=state.aside)
+    return read(data)
 
 
 async def _events(
@@ -151,7 +174,9 @@ async def _events(
     data = answer.arrived()
     if answer.complete:
         # The whole stream came at once, as many servers answer quick calls.
-        await reply.answer(status, headers, inspection.events(data + answer.arrived()))
+        data += answer.arrived()
+        passed = await _read(state, inspection, inspection.events, data)
+        await reply.answer(status, headers, passed)
         return
     left = finished = False
     failure: GatewayError | Broken | None = None
@@ -170,7 +195,7 @@ async def _events(
         try:
             await reply.start(status, headers, None)
             while True:
-                passed = inspection.events(data) if data else data
+                passed = await _read(state, inspection, inspection.events, data) if data else data
                 if passed:
                     await reply.write(passed)
                 data = await answer.chunk()

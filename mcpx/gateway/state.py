@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import secrets
 import ssl
+from typing import Final
 
 import trio
 
@@ -26,7 +27,11 @@ from mcpx.services.audit import AuditLog
 from mcpx.services.metrics import Metrics
 from mcpx.transport.upstream import UpstreamPool
 
-__all__ = ["Prepared", "State"]
+__all__ = ["LARGE_BYTES", "Prepared", "State"]
+
+#: A text longer than this is read beside the loop: reading it takes the better part of a
+#: tenth of a second, for which others would have to wait.
+LARGE_BYTES: Final = 64 * 1024
 
 
 class Prepared:
@@ -58,6 +63,9 @@ class State:
         #: Streams without an end of their own; ``app`` cancels them when the gateway stops.
         self.open_streams: set[trio.CancelScope] = set()
         self.stopping = False
+        #: Who may read a large text now. One at a time: they would share one interpreter,
+        #: and what they hold meanwhile adds up.
+        self.aside = trio.CapacityLimiter(1)
         self._announce()
 
     def apply(self, prepared: Prepared) -> list[UpstreamPool]:

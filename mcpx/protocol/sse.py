@@ -118,6 +118,11 @@ class EventParser:
             raise self._too_long()
         return events
 
+    @property
+    def held(self) -> int:
+        """How many bytes have come of the event that is not yet whole."""
+        return len(self._tail)
+
     def rest(self) -> bytes:
         """The bytes after the last whole event. A client drops them at the stream's end.
 

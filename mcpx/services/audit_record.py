@@ -36,7 +36,7 @@ _QUIET: Final = frozenset({"", "ok"})
 class AuditRecord(msgspec.Struct, gc=False):
     """What was asked, by whom, what was decided and what became of it.
 
-    ``time`` is in seconds since the epoch, ``arguments`` raw JSON as it was sent, and
+    ``target`` is the prompt or the URI that a message names. ``time`` is in seconds since the epoch, ``arguments`` raw JSON as it was sent, and
     ``session`` the session id itself; the last two never reach the log as they are.
     Empty texts and ``None`` mean absent.
     """
@@ -57,6 +57,7 @@ class AuditRecord(msgspec.Struct, gc=False):
     outcome: str = ""
     duration_s: float = 0.0
     arguments: bytes | None = None
+    target: str | None = None
 
     def weight(self) -> int:
         """About how many bytes the record keeps in memory."""
@@ -65,6 +66,8 @@ class AuditRecord(msgspec.Struct, gc=False):
             size += len(self.arguments)
         if self.tool is not None:
             size += len(self.tool)
+        if self.target is not None:
+            size += len(self.target)
         if self.reason is not None:
             size += len(self.reason)
         return size
@@ -128,6 +131,8 @@ def _members(record: AuditRecord, redactor: Redacting | None) -> dict[str, objec
     }
     if record.tool:
         line["tool"] = _cut(_redacted(record.tool, redactor))
+    if record.target:
+        line["target"] = _cut(_redacted(record.target, redactor))
     line["allowed"] = record.allowed
     line["decision"] = "allow" if record.allowed else "deny"
     if record.client:

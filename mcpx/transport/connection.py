@@ -12,26 +12,33 @@ The states, and what bounds each (``timeouts`` and ``limits`` of the configurati
 
 The task has one cancel scope for its life. When the ``Watch`` of the connection expires,
 or the gateway can't wait any longer, it is cancelled; what remains to be said is then
-said without waiting, and the connection ends. A slow reader blocks its own task only:
+said in no time (over TLS in a second), and the connection ends. A slow reader blocks its own task only:
 the next bytes are taken from the upstream when the last ones have gone.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import Final
+
 import trio
 
-from mcpx.errors import INVALID_REQUEST, LocalProtocolError, RemoteProtocolError
+from mcpx.errors import LocalProtocolError, RemoteProtocolError
 from mcpx.protocol.http1 import LAST_CHUNK, RequestHead, RequestParser, chunk, response_head
-from mcpx.protocol.mcp import error_body
 from mcpx.transport.deadlines import Deadlines, Watch
-from mcpx.transport.http import Admit, Handler, Headers, Request
+from mcpx.transport.http import Admit, Handler, Headers, Request, Unread
 from mcpx.transport.wire import Broken, Wire
 
 __all__ = ["Bounds", "Connection"]
 
+#: How long a client may go on sending what was refused.
+LINGER_S: Final = 1.0
+#: How long what remains to be said may take, where it can't be said at once.
+LAST_WORDS_S: Final = 1.0
+
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_JSON: Headers = [(b"content-type", b"application/json")]
-_SLOW = error_body(None, INVALID_REQUEST, "the request took too long to arrive", None)
+_ALLOW: Headers = [(b"allow", b"GET, POST, DELETE")]
+_SLOW = "the request took too long to arrive"
 
 
 class Bounds:
@@ -72,10 +79,12 @@ class Connection:
         "_head_only",
         "_http10",
         "_last_words",
+        "_late",
         "_left",
         "_parser",
         "_peer",
         "_scheme",
+        "_unread",
         "_wire",
         "busy",
         "closing",
@@ -92,6 +101,7 @@ class Connection:
         bounds: Bounds,
         handler: Handler,
         admit: Admit,
+        unread: Unread,
     ) -> None:
         self._wire = wire
         self._peer = peer
@@ -99,6 +109,7 @@ class Connection:
         self._bounds = bounds
         self._handler = handler
         self._admit = admit
+        self._unread = unread
         self._parser = RequestParser(
             max_header_bytes=bounds.header_bytes,
             max_header_count=bounds.header_count,
@@ -113,6 +124,8 @@ class Connection:
         self._http10 = False
         self._left = -1
         self._last_words: bytes | None = None
+        # Whether a request has begun to come, which is what there is to say if it goes no further.
+        self._late = False
 
     async def run(self, deadlines: Deadlines) -> None:
         """Serve until the connection ends. Errors of the peer end it quietly."""
@@ -127,12 +140,22 @@ class Connection:
                     pass
                 except trio.Cancelled:
                     # By the Watch, or from outside when the time to drain is over.
-                    if self._last_words and not self.started:
-                        self._wire.send_now(self._last_words)
+                    if self.watch.phase == "client":
+                        self._wire.reset()
+                    elif self._late:
+                        await self._say(self._unreadable(408, _SLOW))
+                    elif self._last_words and not self.started:
+                        await self._say(self._last_words)
                     raise
         finally:
             deadlines.remove(self.watch)
             self._wire.close()
+
+    async def _say(self, words: bytes) -> None:
+        """Send ``words`` although the task is cancelled."""
+        if not self._wire.send_now(words):
+            with trio.move_on_after(LAST_WORDS_S, shield=True), suppress(Broken):
+                await self._wire.send(words)
 
     def retire(self) -> None:
         """Take no further request.
@@ -147,9 +170,14 @@ class Connection:
     async def _serve(self) -> None:
         parser, watch = self._parser, self.watch
         while True:
-            taken = parser.take() or await self._read()
-            if taken is None:
-                return
+            taken = parser.take()
+            if taken is not None:
+                # Sent ahead: an answer may wait for nothing, and others want their turn.
+                await trio.lowlevel.checkpoint()
+            else:
+                taken = await self._read()
+                if taken is None:
+                    return
             head, body = taken
             request = Request(
                 head.method, head.target, head.headers, body, self._peer, self._scheme
@@ -176,53 +204,76 @@ class Connection:
     async def _read(self) -> tuple[RequestHead, bytes] | None:
         """Read until a request is whole; ``None`` if the connection is to end."""
         parser, watch, bounds = self._parser, self.watch, self._bounds
-        watch.until(trio.current_time() + bounds.keep_alive_s, "idle")
         self.started = False
         asked = False
+        received: memoryview[int] | bytes = b""
         try:
-            # Nothing can have come yet: the client waited for the last answer.
-            received = await self._wire.receive(wait_first=True)
+            if parser.idle:
+                watch.until(trio.current_time() + bounds.keep_alive_s, "idle")
+                # Nothing can have come yet: the client waited for the last answer.
+                received = await self._wire.receive(wait_first=True)
+                if not received:
+                    return None
+            # Else a part of this request, or what is wrong with it, came with the last one.
             watch.until(trio.current_time() + bounds.read_s, "request")
             self.busy = True
             while True:
-                if not received:
-                    parser.eof()
-                    return None
                 parser.feed(received)
                 taken = parser.take()
                 if taken is not None:
                     return taken
-                if self._last_words is None:
-                    self._last_words = self._render(408, _JSON, _SLOW)
+                self._late = True
                 if not asked and parser.head is not None:
                     asked = True
                     if not await self._may_continue(parser.head):
                         return None
                 received = await self._wire.receive()
+                if not received:
+                    parser.eof()
+                    return None
         except RemoteProtocolError as exc:
-            allow: Headers = [(b"allow", b"GET, POST, DELETE")] if exc.status == 405 else []
-            body = error_body(None, INVALID_REQUEST, exc.message, None)
-            await self._refuse(exc.status, body, _JSON + allow)
+            await self._refuse(self._unreadable(exc.status, exc.message))
             return None
+        finally:
+            # Not when it is cancelled: then this is what is left to say.
+            if not self.watch.scope.cancel_called:
+                self._late = False
 
     async def _may_continue(self, head: RequestHead) -> bool:
         """The body is still to come: ask whether it may."""
         request = Request(head.method, head.target, head.headers, b"", self._peer, self._scheme)
         refusal = self._admit(request, self, head.content_length)
         if refusal is not None:
-            status, headers, body = refusal
-            await self._refuse(status, body, headers)
+            await self._refuse(self._render(*refusal))
             return False
         if head.expect_continue:
             await self._wire.send(_CONTINUE)
         return True
 
-    async def _refuse(self, status: int, body: bytes, headers: Headers = _JSON) -> None:
+    def _unreadable(self, status: int, message: str) -> bytes:
+        """The refusal of what can't be read, recorded as every refusal is."""
+        headers, body = self._unread(self._peer, self._scheme, self, status, message)
+        return self._render(status, headers + _ALLOW if status == 405 else headers, body)
+
+    async def _refuse(self, answer: bytes) -> None:
         """Answer what could not be read, and end: where the next request starts is unknown."""
         self.closing = True
-        self.watch.until(trio.current_time() + self._bounds.write_s, "refusal")
-        self._last_words = None
-        await self._wire.send(self._render(status, headers, body))
+        self.watch.until(trio.current_time() + self._bounds.write_s, "client")
+        self._late = False
+        await self._wire.send(answer)
+        await self._linger()
+
+    async def _linger(self) -> None:
+        """Take what is still on its way, so that the client gets to read the refusal.
+
+        Closing a socket with bytes unread resets the connection, and the client's kernel
+        then drops the answer (RFC 9112 section 9.6).
+        """
+        self.watch.until(trio.current_time() + LINGER_S, "idle")
+        self._wire.end()
+        left = self._bounds.body_bytes + self._bounds.header_bytes
+        while left > 0 and (received := await self._wire.receive()):
+            left -= len(received)
 
     # -- Reply ------------------------------------------------------------------
 

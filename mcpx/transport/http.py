@@ -11,7 +11,7 @@ from typing import Protocol
 
 from mcpx.transport.deadlines import Watch
 
-__all__ = ["Admit", "Handler", "Headers", "Reply", "Request"]
+__all__ = ["Admit", "Handler", "Headers", "Reply", "Request", "Unread"]
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -91,3 +91,7 @@ Handler = Callable[[Request, Reply], Awaitable[None]]
 #: Asked once when a head is there and its body (of so many bytes, if declared) is not:
 #: ``None`` to go on, or an answer (status, headers, body) to refuse with.
 Admit = Callable[[Request, Reply, "int | None"], "tuple[int, Headers, bytes] | None"]
+
+#: Told of what could not be read as a request: its sender's address, the scheme, the
+#: reply that it gets, the status and the words of the refusal. Gives headers and body.
+Unread = Callable[[str, str, Reply, int, str], "tuple[Headers, bytes]"]

@@ -4,8 +4,9 @@ What it is: opening a TCP or Unix socket, the accept loop, the hand-over to
 ``Connection``, and the end: no new connections, idle ones closed, busy ones given time.
 What it must never do: read a byte of a request.
 
-At its bound (``limits.max_connections``) it stops accepting: further clients wait in
-the kernel's queue, and those that are served notice nothing.
+At its bound (``limits.max_connections``) it ends the oldest connection without a request
+for each one that it accepts. Where all are in use it stops accepting: further clients
+wait in the kernel's queue, and those that are served notice nothing.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ import os
 import socket
 import ssl
 import stat
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
 from mcpx.errors import ConfigError
 from mcpx.transport.connection import Bounds, Connection
 from mcpx.transport.deadlines import Deadlines
-from mcpx.transport.http import Admit, Handler
+from mcpx.transport.http import Admit, Handler, Unread
 from mcpx.transport.wire import PlainWire, TlsWire, Wire
 
-__all__ = ["Listener", "open_socket", "server_context"]
+__all__ = ["Listener", "Served", "open_socket", "server_context"]
 
 log = logging.getLogger("mcpx.listener")
 
@@ -116,6 +117,28 @@ def server_context(cert: str, key: str, *, http2: bool = False) -> ssl.SSLContex
     return context
 
 
+class Served(Protocol):
+    """A connection that is being served."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being served."""
+        ...
+
+    @property
+    def closing(self) -> bool:
+        """Whether it takes no further request."""
+        ...
+
+    async def run(self, deadlines: Deadlines) -> None:
+        """Serve it to its end."""
+        ...
+
+    def retire(self) -> None:
+        """Take no further request, and end after those that have come."""
+        ...
+
+
 class Listener:
     """Accepts connections on ``sock`` until it is told to ``stop``.
 
@@ -128,6 +151,7 @@ class Listener:
         *,
         handler: Handler,
         admit: Admit,
+        unread: Unread,
         bounds: Bounds,
         deadlines: Deadlines,
         max_connections: int,
@@ -137,12 +161,14 @@ class Listener:
         self._socket = sock
         self._handler = handler
         self._admit = admit
+        self._unread = unread
         self.bounds = bounds
         self.max_connections = max_connections
         self.tls = tls
         self._deadlines = deadlines
         self._unix = sock.family == socket.AF_UNIX
-        self._connections: set[Connection] = set()
+        # In the order in which they were accepted.
+        self._connections: dict[Served, None] = {}
         self._opening = 0
         self._room = trio.Event()
         self._stopping = False
@@ -199,6 +225,7 @@ class Listener:
             while True:
                 if self.connections >= self.max_connections:
                     self._room = trio.Event()
+                    self._end_an_idle_one()
                     await self._room.wait()
                     continue
                 try:
@@ -214,37 +241,51 @@ class Listener:
                 self._opening += 1
                 nursery.start_soon(self._serve, accepted, self._peer(address))
 
+    def _end_an_idle_one(self) -> None:
+        """Make room: who holds connections without using them must not keep others out."""
+        for connection in self._connections:
+            if not connection.busy and not connection.closing:
+                connection.retire()
+                return
+
     def _peer(self, address: tuple[str, int] | str) -> str:
         if self._unix or not address:
             return "unix"
         return address[0].removeprefix("::ffff:")
 
     async def _serve(self, sock: socket.socket, peer: str) -> None:
-        connection: Connection | None = None
+        connection: Served | None = None
         try:
             wire = await self._wire(sock)
             if wire is None:
                 return
-            connection = Connection(
-                wire,
-                peer=peer,
-                scheme="http" if self.tls is None else "https",
-                bounds=self.bounds,
-                handler=self._handler,
-                admit=self._admit,
-            )
-            self._connections.add(connection)
+            connection = self._connection(wire, peer)
+            self._connections[connection] = None
             self._opening -= 1
             if self._stopping:
                 connection.retire()
             await connection.run(self._deadlines)
+        except* Exception:
+            # A fault here is ours; it must not end the connections of others.
+            log.exception("a connection failed by a fault of the gateway")
         finally:
             if connection is None:
                 sock.close()
                 self._opening -= 1
             else:
-                self._connections.discard(connection)
+                del self._connections[connection]
             self._room.set()
+
+    def _connection(self, wire: Wire, peer: str) -> Served:
+        return Connection(
+            wire,
+            peer=peer,
+            scheme="http" if self.tls is None else "https",
+            bounds=self.bounds,
+            handler=self._handler,
+            admit=self._admit,
+            unread=self._unread,
+        )
 
     async def _wire(self, sock: socket.socket) -> Wire | None:
         sock.setblocking(False)

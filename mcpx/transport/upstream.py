@@ -167,9 +167,10 @@ class UpstreamPool:
             UpstreamError: not reached, or its answer is not HTTP. ``data["sent"]`` says
                 whether the request may have been executed.
         """
-        now = trio.current_time()
-        watch.until(now + self.timeouts.connect_s, "upstream connection")
+        connect_by = trio.current_time() + self.timeouts.connect_s
+        watch.until(connect_by, "a free connection")
         await self._slot()
+        watch.until(connect_by, "upstream connection")
         try:
             while True:
                 connection = self._kept() or await self._connect()

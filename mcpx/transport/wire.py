@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import select
 import socket
+import struct
 from typing import Final, Protocol
 
 import trio
@@ -29,6 +30,9 @@ READS_IN_A_ROW: Final = 8
 _CLOSED_EVENTS: Final[int] = (
     select.POLLRDHUP | select.POLLHUP | select.POLLERR if hasattr(select, "POLLRDHUP") else 0
 )
+
+#: On, for no second: closing resets the connection.
+_NO_LINGERING: Final = struct.pack("ii", 1, 0)
 
 _buffer = bytearray(READ_BYTES)
 _view: memoryview[int] = memoryview(_buffer)
@@ -75,6 +79,18 @@ class Wire(Protocol):
 
     def close(self) -> None:
         """Close without waiting; whoever waits on it is woken with ``Broken``."""
+        ...
+
+    def end(self) -> None:
+        """Say that nothing more will be sent, where the transport can say so at once."""
+        ...
+
+    def reset(self) -> None:
+        """Close, and drop what the peer has not taken.
+
+        After a plain close the kernel goes on offering it for minutes, and the peer
+        decides how long megabytes are held for it.
+        """
         ...
 
 
@@ -155,6 +171,18 @@ class PlainWire:
         trio.lowlevel.notify_closing(self.socket)
         self.socket.close()
 
+    def end(self) -> None:
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            # The peer has gone; whoever reads next is told.
+            pass
+
+    def reset(self) -> None:
+        if not self._closed:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
+            self.close()
+
 
 class TlsWire:
     """Bytes over TLS. ``sock`` is the socket beneath ``stream``, for asking the kernel."""
@@ -203,6 +231,15 @@ class TlsWire:
             return
         self._closed = True
         self.stream.transport_stream.socket.close()
+
+    def end(self) -> None:
+        # A close_notify would have to be waited for.
+        pass
+
+    def reset(self) -> None:
+        if not self._closed:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
+            self.close()
 
 
 def _waiting(sock: socket.socket) -> bool:

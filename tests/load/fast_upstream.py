@@ -6,7 +6,7 @@ request shows. The arguments of a call say how it is to be answered:
 
     delay_s     after so many seconds
     stall       never
-    size        with so many bytes of text
+    blocks      followed by so many blocks of 64 kB of blanks
 
 ``GET /`` tells what it has seen: calls taken, and calls being answered now.
 """
@@ -16,6 +16,7 @@ import sys
 
 import trio
 
+BLANKS = b" " * 65536
 TOOLS = [{"name": "echo", "inputSchema": {"type": "object"}}]
 
 
@@ -65,19 +66,24 @@ async def answer(stream, message):
         await trio.sleep(arguments["delay_s"])
     if message["method"] == "tools/list":
         result = {"tools": TOOLS}
-    elif "size" in arguments:
-        result = {"content": [{"type": "text", "text": "x" * arguments["size"]}]}
     else:
         result = {"content": [{"type": "text", "text": json.dumps(arguments)}]}
-    await respond(stream, {"jsonrpc": "2.0", "id": message["id"], "result": result})
+    await respond(
+        stream,
+        {"jsonrpc": "2.0", "id": message["id"], "result": result},
+        blocks=arguments.get("blocks", 0),
+    )
 
 
-async def respond(stream, value):
+async def respond(stream, value, blocks=0):
+    # A large answer ends in blanks, of which one block serves all.
     body = json.dumps(value).encode()
     await stream.send_all(
         b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-        % (len(body), body)
+        % (len(body) + blocks * len(BLANKS), body)
     )
+    for _ in range(blocks):
+        await stream.send_all(BLANKS)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ gateway and not the test is what is busy; every answer is checked against its qu
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -216,7 +217,7 @@ class Load:
     """Questions on many connections at once, until told to stop.
 
     Every question has a number and a request id of its own. ``answered`` holds the
-    status of each by its request id, and ``wrong`` all that was not as it must be.
+    status of each by its request id, ``numbers`` by its number, and ``wrong`` all that was not as it must be.
     ``unanswered`` are those whose connection ended before anything came of an answer.
     """
 
@@ -225,9 +226,10 @@ class Load:
         self._arguments = arguments or {}
         self._headers = headers
         self._connects_again = connects_again
-        self._next = 0
+        self.asked = 0
         self.stopped = False
         self.answered = {}
+        self.numbers = {}
         self.unanswered = []
         self.wrong = []
 
@@ -248,8 +250,8 @@ class Load:
 
     async def _question(self, asking):
         """Ask once; whether the connection can go on."""
-        self._next += 1
-        number = self._next
+        self.asked += 1
+        number = self.asked
         request_id = f"load-{number}"
         arguments = {"n": number, "text": f"question {number}", **self._arguments}
         try:
@@ -257,7 +259,7 @@ class Load:
         except Cut as cut:
             (self.wrong if cut.received else self.unanswered).append(request_id)
             return False
-        self.answered[request_id] = answer.status
+        self.answered[request_id] = self.numbers[number] = answer.status
         own = answer.json["id"] == number and request_id.encode() in answer.head
         if not own or (answer.status == 200 and answer.echoed != arguments):
             self.wrong.append((request_id, answer.head, answer.body))
@@ -279,8 +281,8 @@ async def metrics_of(gateway):
     return body.decode()
 
 
-async def sample(gateway, name, at_least=0.0):
-    """The value of a sample of ``/metrics``, once it has come to ``at_least``.
+async def sample(gateway, name, at_least=0.0, at_most=math.inf):
+    """The value of a sample of ``/metrics``, once it is within these bounds.
 
     The page is rendered once a second at the most, so what has just happened may not be
     on it yet.
@@ -288,8 +290,10 @@ async def sample(gateway, name, at_least=0.0):
     with trio.fail_after(10):
         while True:
             for line in (await metrics_of(gateway)).splitlines():
-                if line.startswith(name + " ") and float(line.split()[1]) >= at_least:
-                    return float(line.split()[1])
+                if line.startswith(name + " "):
+                    value = float(line.split()[1])
+                    if at_least <= value <= at_most:
+                        return value
             await trio.sleep(0.1)
 
 

@@ -4,15 +4,16 @@ import collections
 import itertools
 import time
 
+import pytest
 import trio
 from load_client import (
     Asking,
     both,
     complaints,
-    descriptors,
     percentile,
     promtool_accepts,
     rss_bytes,
+    sample,
     until,
 )
 
@@ -22,7 +23,7 @@ LIMITS = {"read": "2s", "write": "2s", "keep_alive": "20s"}
 #: A quarter of a second is the gateway's precision, the rest is for a slow machine.
 LATE_S = 4.0
 #: More than the kernel's buffers on the way take; the client's are kept small.
-UNREAD_BYTES = 8_000_000
+UNREAD_BLOCKS = 128
 MEMORY_BYTES = 200 * 1024 * 1024
 
 
@@ -55,11 +56,15 @@ async def one_byte_a_second_on_a_kept_connection(asking):
 
 async def never_reads(asking, gone):
     """A large answer is asked for and left lying, until the gateway has given it up."""
-    await asking.send(asking.rendered(1, {"size": UNREAD_BYTES}, "never-reads"))
+    await asking.send(asking.rendered(1, {"blocks": UNREAD_BLOCKS}, "never-reads"))
     await gone.wait()
-    got = await asking.rest()
-    assert got.startswith(b"HTTP/1.1 200 ")
-    assert len(got) < UNREAD_BYTES
+    # The connection is reset: otherwise the kernel would hold the rest of the answer for
+    # as long as the client likes.
+    received = 0
+    with pytest.raises(ConnectionResetError):
+        while data := await asking.socket.recv(65536):
+            received += len(data)
+    assert received < UNREAD_BLOCKS * 65536
     return "cut while it did not read"
 
 
@@ -99,7 +104,7 @@ async def test_hundreds_that_dribble_stall_and_pour_are_cut_and_cost_the_others_
     with both(timeouts=LIMITS) as (gateway, _):
         pid = gateway.process.pid
         quiet_s = await latencies_s(gateway, 0)
-        quiet_bytes, quiet_files = rss_bytes(pid), descriptors(pid)
+        quiet_bytes = rss_bytes(pid)
         ends = collections.Counter()
         unread_are_gone = trio.Event()
 
@@ -131,8 +136,9 @@ async def test_hundreds_that_dribble_stall_and_pour_are_cut_and_cost_the_others_
             "cut while it did not read": OF_EACH,
             "cut while it poured headers": OF_EACH,
         }
-        # Nothing of them is left.
-        await until(lambda: descriptors(pid) <= quiet_files + 2)
+        # Nothing of them is left but connections to the server, kept for the next calls.
+        await sample(gateway, "mcpx_active_connections", at_most=2)
+        await sample(gateway, "mcpx_requests_in_flight", at_most=1)
         with capsys.disabled():
             print(
                 f"\n[{3 * OF_EACH} hostile clients: p50 {percentile(quiet_s, 0.5) * 1000:.1f} -> "
@@ -141,7 +147,8 @@ async def test_hundreds_that_dribble_stall_and_pour_are_cut_and_cost_the_others_
                 f"{percentile(busy_s, 0.95) * 1000:.1f} ms, max {max(busy_s) * 1000:.0f} ms; "
                 f"memory {quiet_bytes >> 20} -> {busy_bytes >> 20} MB]"
             )
-        assert percentile(busy_s, 0.95) < 5 * percentile(quiet_s, 0.95) + 0.05
+        # The hostile ones run in this process too, and take their share of its time.
+        assert percentile(busy_s, 0.95) < 5 * percentile(quiet_s, 0.95) + 0.1
         assert busy_bytes - quiet_bytes < MEMORY_BYTES
         assert complaints(gateway) == []
         await promtool_accepts(gateway)
