@@ -153,8 +153,11 @@ class Frame:
 Members = list[tuple[str, int, int]]
 
 
-def scan(body: bytes, max_depth: int = 64) -> Frame:
+def scan(body: bytes, max_depth: int = 64, *, of_server: bool = False) -> Frame:
     """The message in ``body``.
+
+    ``of_server``: it comes from a server, whose ``params`` nobody judges: they are not
+    looked into.
 
     Raises:
         FrameError: the text is refused; nothing may be forwarded.
@@ -173,7 +176,7 @@ def scan(body: bytes, max_depth: int = 64) -> Frame:
                 "batches are not accepted: send one message at a time", INVALID_REQUEST
             )
         raise FrameError("a JSON-RPC message is an object", INVALID_REQUEST)
-    return _envelope(body, top, kept)
+    return _envelope(body, top, kept, of_server=of_server)
 
 
 def _validate(body: bytes, max_depth: int) -> dict[tuple[str, ...], Members]:
@@ -315,7 +318,9 @@ def _no_variants(
                 )
 
 
-def _envelope(body: bytes, top: Members, kept: dict[tuple[str, ...], Members]) -> Frame:
+def _envelope(
+    body: bytes, top: Members, kept: dict[tuple[str, ...], Members], *, of_server: bool
+) -> Frame:
     frame = Frame()
     spans = {key: (start, end) for key, start, end in top}
     id_span = spans.get("id")
@@ -359,7 +364,8 @@ def _envelope(body: bytes, top: Members, kept: dict[tuple[str, ...], Members]) -
             method[0],
             frame.id,
         )
-    _params(body, spans.get("params"), kept, frame)
+    if not of_server:
+        _params(body, spans.get("params"), kept, frame)
     return frame
 
 

@@ -122,7 +122,7 @@ class PolicyConfig(Section, frozen=True):
     allow_methods: list[str] = field(default_factory=list)
     """Methods outside the MCP specification that pass as well, by name or glob (`acme/*`). Without it they are refused."""
     deny_methods: list[str] = field(default_factory=list)
-    """Methods that are refused, by name or glob (`logging/setLevel`, `completion/*`)."""
+    """Methods that are refused, by name or glob (`logging/setLevel`, `completion/*`). `GET`, `DELETE` and `response` stand for opening an event stream, ending a session and answering a server's request; `*` is everything."""
 
 
 class CacheTool(Section, frozen=True):
@@ -244,7 +244,7 @@ class AuthConfig(Section, frozen=True):
     oauth: OauthConfig | None = None
     """Settings of `type: oauth`."""
     public: list[Literal["health", "metrics", "servers"]] = field(default_factory=list)
-    """Endpoints that need no credential. `/health` without one tells its status and nothing else."""
+    """Pages that need no credential. `/health` never needs one: without it, it tells its status and nothing else, whether it is named here or not."""
 
 
 class ClientOverride(Section, frozen=True):

@@ -42,6 +42,10 @@ _BEARER: Final = frozenset(string.ascii_letters + string.digits + "-._~+/")
 _CREDENTIALS: Final = frozenset({"authorization", "cookie", "set-cookie", "x-api-key"})
 # Written anew for each hop, from what was judged.
 _CONTENT: Final = frozenset({"accept", "content-type", "origin"})
+#: What travels upstream, and so can't hold a credential for the gateway.
+_PASSED_ON: Final = frozenset(
+    {"accept-language", "baggage", "last-event-id", "traceparent", "tracestate", "user-agent"}
+)
 
 # Durations for which no time at all makes sense: the cache of /health may be off.
 _MAY_BE_ZERO: Final = frozenset({"cache_ttl", "ttl", "default_ttl", "cooldown", "request_timeout"})
@@ -269,7 +273,7 @@ def _auth_header(auth: AuthConfig) -> Iterator[Fault]:
     except forms.FormError as error:
         yield Fault(("auth", "header"), error.message, error.hint)
         return
-    if name == "cookie" or name in _CONTENT or forms.is_ours(name):
+    if name == "cookie" or name in _CONTENT | _PASSED_ON or forms.is_ours(name):
         yield Fault(
             ("auth", "header"), f"{name} has another meaning in HTTP", "X-API-Key is the usual one"
         )

@@ -136,8 +136,18 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
 
 
+def _number(text: str) -> _Number:
+    """In Python, so that a thread that decodes a large text lets others have their turn."""
+    return _Number(text)
+
+
+#: Bytes above which arguments are decoded on a thread.
+_LARGE: Final = 64 * 1024
 _decode: Final = json.JSONDecoder(
     parse_float=_Number, parse_int=_Number, parse_constant=_refuse_constant
+).decode
+_decode_large: Final = json.JSONDecoder(
+    parse_float=_number, parse_int=_number, parse_constant=_refuse_constant
 ).decode
 
 
@@ -150,7 +160,7 @@ def read_arguments(raw: bytes | None) -> dict[str, object] | None:
     if raw is None:
         return {}
     try:
-        document = _decode(raw.decode())
+        document = (_decode if len(raw) <= _LARGE else _decode_large)(raw.decode())
     except (ValueError, RecursionError):
         return None
     return document if type(document) is dict else None

@@ -157,8 +157,7 @@ def _usable(entry: object) -> _VerifyingKey | None:
     if not isinstance(entry, dict) or not _SECRET_MEMBERS.isdisjoint(entry):
         return None
     kty, kid, algorithm = entry.get("kty"), entry.get("kid"), entry.get("alg")
-    members = _PUBLIC_MEMBERS.get(kty) if isinstance(kty, str) else None
-    if members is None or entry.get("use", "sig") != "sig":
+    if not isinstance(kty, str) or kty not in _PUBLIC_MEMBERS or entry.get("use", "sig") != "sig":
         return None
     operations = entry.get("key_ops", ["verify"])
     if not isinstance(operations, list) or "verify" not in operations:
@@ -168,7 +167,8 @@ def _usable(entry: object) -> _VerifyingKey | None:
     if algorithm is not None and not (isinstance(algorithm, str) and algorithm in _TABLE):
         return None
     # joserfc sees these members and no other: the rest has been judged here.
-    public = {"kty": kty, **{name: entry.get(name) for name in members}}
+    public: dict[str, Any] = {"kty": kty}
+    public.update((name, entry.get(name)) for name in _PUBLIC_MEMBERS[kty])
     if not all(isinstance(v, str) and 0 < len(v) <= _LONGEST_MEMBER for v in public.values()):
         return None
     kind = (kty, "" if kty == "RSA" else public["crv"])

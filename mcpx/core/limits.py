@@ -183,7 +183,7 @@ class _Buckets(_Bucket):
 class RateLimiter:
     """The buckets of one gateway. Not for use from several threads at one time."""
 
-    __slots__ = ("_clients", "_tools", "_total", "rates")
+    __slots__ = ("_clients", "_strangers", "_tools", "_total", "rates")
 
     def __init__(self, rates: Rates) -> None:
         """Raises ValueError where a rate isn't positive or a bound isn't 1 or more."""
@@ -192,6 +192,8 @@ class RateLimiter:
         self.rates = rates
         self._total = None if rates.total is None else _Bucket(rates.total)
         self._clients = None if rates.client is None else _Buckets(rates.client, rates.max_keys)
+        stranger = rates.client or rates.total
+        self._strangers = None if stranger is None else _Buckets(stranger, rates.max_keys)
         self._tools = None if rates.tool is None else _Buckets(rates.tool, rates.max_keys)
 
     def __len__(self) -> int:
@@ -228,22 +230,23 @@ class RateLimiter:
         return 0.0
 
     def stranger(self, address: str, now: float) -> float:
-        """Charge a request of nobody in particular, where clients have names.
+        """Charge a request of an address in a bucket of its own: 0.0, or seconds to wait.
 
-        Like ``request``, but the bucket that all share is left alone: who has no
-        credential can't empty it for those who have one.
+        For who shows no credential where one is needed, and for the gateway's pages. It
+        has the rate of a client (of all, where clients have none) and touches no other
+        bucket: strangers can't empty those of clients, nor clients hide the pages.
         """
-        mine = self._clients
-        if mine is None:
+        strangers = self._strangers
+        if strangers is None:
             return 0.0
         key = address if len(address) <= _LONGEST_NAME else _digest(address)
         tick = floor(now * _SCALE)
-        full_at = mine.settled(mine.entries.get(key, tick), tick)
-        ready = full_at - mine.reach
+        full_at = strangers.settled(strangers.entries.get(key, tick), tick)
+        ready = full_at - strangers.reach
         if ready > tick:
-            mine.put(key, full_at)
+            strangers.put(key, full_at)
             return _wait(ready, now)
-        mine.put(key, full_at + mine.interval)
+        strangers.put(key, full_at + strangers.interval)
         return 0.0
 
     def tool(self, server: str, tool: str, now: float) -> float:
@@ -277,6 +280,7 @@ class RateLimiter:
         if self._total is not None and fresh._total is not None:
             fresh._total.full_at = fresh._total.carried(self._total.full_at, self._total, tick)
         _carry(self._clients, fresh._clients, tick)
+        _carry(self._strangers, fresh._strangers, tick)
         _carry(self._tools, fresh._tools, tick)
         return fresh
 

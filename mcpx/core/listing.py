@@ -12,10 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from mcpx._speedups.frames_py import elements, members, scan, string
 from mcpx.core.policy import Kind
 
-__all__ = ["Listing", "filter_listing"]
+__all__ = ["Listing", "filter_listing", "listed_tools"]
 
 #: The result's member that holds the list, the entry's member that names it, its kind.
 _LISTS: Final = {
@@ -48,7 +50,7 @@ def filter_listing(body: bytes, visible: Callable[[Kind, str], bool]) -> Listing
     Raises:
         FrameError: the text can't be read, so that nothing can be said about it.
     """
-    frame = scan(body, MAX_DEPTH)
+    frame = scan(body, MAX_DEPTH, of_server=True)
     tools: list[str] = []
     if frame.result is None:
         return Listing(body, tools, 0)
@@ -83,3 +85,29 @@ def _named(body: bytes, start: int, name_key: str) -> str | None:
         if key == name_key:
             return string(body, (value, end))
     return None
+
+
+class _Tool(msgspec.Struct):
+    name: str
+
+
+class _Tools(msgspec.Struct):
+    tools: list[_Tool] = []
+
+
+class _Answer(msgspec.Struct):
+    result: _Tools
+
+
+_decode = msgspec.json.Decoder(_Answer).decode
+
+
+def listed_tools(body: bytes) -> list[str]:
+    """The tools that a list names, for labels of metrics; none where it can't be read.
+
+    It hides nothing, so it need not be strict, and costs a fraction of ``filter_listing``.
+    """
+    try:
+        return [tool.name for tool in _decode(body).result.tools]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return []

@@ -302,6 +302,12 @@ class _Layer:
             return self.template(name)
         return self.prompt(name)
 
+    def passage(self, what: str) -> Decision:
+        """For what carries no method."""
+        if self._methods.name(what) == "deny":
+            return self._refuse_by("deny", what, "methods")
+        return ALLOW
+
     def nameless(self, method: str, kind: Kind) -> Decision:
         """For a method that must name something of a kind and doesn't."""
         return self._refuse(f"method {_quoted(method)} names no {kind.value}", "name")
@@ -442,6 +448,17 @@ class Policy:
                 decision = layer.arguments(name, rules, document)
                 if not decision.allowed:
                     return decision
+        return ALLOW
+
+    def decide_nameless(self, what: str) -> Decision:
+        """Whether something may pass that carries no method: GET, DELETE, or a response.
+
+        Such things belong to what was allowed before, so only ``deny_methods`` has a say.
+        """
+        for layer in self.layers:
+            decision = layer.passage(what)
+            if not decision.allowed:
+                return decision
         return ALLOW
 
     def visible(self, kind: Kind, name: str) -> bool:

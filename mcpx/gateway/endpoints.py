@@ -16,7 +16,7 @@ import msgspec
 from mcpx.config.describe import masked_url
 from mcpx.errors import BadRequest, Unauthorized
 from mcpx.gateway.exchange import Exchange
-from mcpx.gateway.pipeline import identify, limit
+from mcpx.gateway.pipeline import identify, limit_stranger
 from mcpx.gateway.state import State
 from mcpx.services.health import Health
 
@@ -28,21 +28,23 @@ def pages(state: State, health: Health) -> dict[bytes, Callable[[Exchange], Awai
 
     async def show_health(ex: Exchange) -> None:
         _readable(ex)
+        routes = list(ex.snapshot.routes.values())
         try:
-            _authorized(ex, state, "health")
+            identify(ex, state)
         except Unauthorized:
             # What a load balancer needs is no secret; who the servers are is.
-            limit(ex, state)
-            report = await health.public_report(list(ex.snapshot.routes.values()))
+            report = await health.public_report(routes)
         else:
-            report = await health.report(list(ex.snapshot.routes.values()))
+            limit_stranger(ex, state)
+            report = await health.report(routes)
         status = 503 if report["status"] == "unhealthy" else 200
         body = msgspec.json.format(msgspec.json.encode(report), indent=2)
         await _page(ex, status, b"application/json", body)
 
     async def show_live(ex: Exchange) -> None:
+        # Without any limit: who restarts a gateway that doesn't answer must not be told
+        # so by the load of others.
         _readable(ex)
-        limit(ex, state)
         await _page(ex, 200, b"application/json", b'{"status":"alive"}')
 
     async def show_servers(ex: Exchange) -> None:
@@ -74,9 +76,10 @@ def _readable(ex: Exchange) -> None:
 
 
 def _authorized(ex: Exchange, state: State, page: str) -> None:
+    """Pages are limited by address alone: the traffic of clients can't hide them."""
     if page not in ex.snapshot.public:
-        identify(ex)
-    limit(ex, state)
+        identify(ex, state)
+    limit_stranger(ex, state)
 
 
 async def _page(ex: Exchange, status: int, content_type: bytes, body: bytes) -> None:

@@ -15,6 +15,7 @@ from mcpx.core.identity import ANONYMOUS, Principal
 from mcpx.core.policy import Kind, Policy
 from mcpx.errors import GatewayError
 from mcpx.transport.http import Headers, Reply, Request
+from mcpx.transport.upstream import UpstreamPool
 
 __all__ = ["Exchange"]
 
@@ -29,7 +30,6 @@ class Exchange:
         "allowed",
         "client_ip",
         "error",
-        "fault",
         "frame",
         "headers",
         "kind",
@@ -39,9 +39,11 @@ class Exchange:
         "outcome",
         "path",
         "policy",
+        "pools",
         "principal",
         "query",
         "reason",
+        "refused_id",
         "reply",
         "request",
         "request_id",
@@ -70,9 +72,11 @@ class Exchange:
         self.principal: Principal = ANONYMOUS
         self.route: Route | None = None
         self.policy: Policy | None = None
-        #: What the front door understood; ``fault`` is why it did not.
+        #: The connections to the servers, of the same moment as the snapshot.
+        self.pools: dict[str, UpstreamPool] = {}
+        #: What the front door understood, and the id of what it refused.
         self.frame: Frame | None = None
-        self.fault: GatewayError | None = None
+        self.refused_id: bytes | None = None
         self.modern = False
         #: The JSON-RPC method, or the HTTP method where there is no message.
         self.method = request.method
@@ -98,8 +102,8 @@ class Exchange:
 
     @property
     def id(self) -> bytes | None:
-        """The raw JSON text of the message's id."""
-        return self.frame.id if self.frame is not None else None
+        """The raw JSON text of the message's id, also where the message was refused."""
+        return self.frame.id if self.frame is not None else self.refused_id
 
     def common_headers(self) -> Headers:
         """The headers that every answer carries."""

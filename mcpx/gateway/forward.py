@@ -55,7 +55,7 @@ def open_session(ex: Exchange, state: State) -> None:
     ex.session = session
 
 
-async def forward(ex: Exchange, state: State) -> UpstreamAnswer:
+async def forward(ex: Exchange) -> UpstreamAnswer:
     """The upstream's answer, its head read.
 
     Raises:
@@ -64,7 +64,7 @@ async def forward(ex: Exchange, state: State) -> UpstreamAnswer:
     """
     route, watch = ex.route, ex.reply.watch
     assert route is not None
-    pool = state.pools.get(route.name)
+    pool = ex.pools.get(route.name)
     if pool is None or route.url is None:
         raise Misconfigured(
             "this server runs over stdio, which this version does not serve",

@@ -19,7 +19,6 @@ from mcpx.errors import (
     INVALID_REQUEST,
     BadRequest,
     FrameError,
-    GatewayError,
     HeaderMismatch,
     UnknownServer,
 )
@@ -44,29 +43,28 @@ _MOST_MEMBERS: Final = 64
 _LONGEST_KEY: Final = 256
 
 
-def read_message(ex: Exchange) -> GatewayError | None:
-    """Understand the request's body; give the refusal if that can't be done.
+def read_message(ex: Exchange) -> None:
+    """Understand the request's body.
 
     Only POST carries a message. A body on GET or DELETE is refused: a server might read
     what nobody judged.
+
+    Raises:
+        GatewayError: it can't be understood; nothing may be forwarded.
     """
     request = ex.request
-    try:
-        if request.method == "POST":
-            _read_post(ex)
-        elif request.body:
-            raise BadRequest(f"{request.method} has no body; send messages with POST")
-        elif request.method not in _ALLOWED:
-            raise BadRequest(
-                f"{request.method} is not served here",
-                status=405,
-                headers=((b"allow", b"GET, POST, DELETE"),),
-            )
-        else:
-            ex.modern = is_modern(ex.headers.get(b"mcp-protocol-version"), None)
-    except GatewayError as fault:
-        return fault
-    return None
+    if request.method == "POST":
+        _read_post(ex)
+        return
+    if request.method not in _ALLOWED:
+        raise BadRequest(
+            f"{request.method} is not served here",
+            status=405,
+            headers=((b"allow", b"GET, POST, DELETE"),),
+        )
+    if request.body:
+        raise BadRequest(f"{request.method} has no body; send messages with POST")
+    ex.modern = is_modern(ex.headers.get(b"mcp-protocol-version"), None)
 
 
 def _read_post(ex: Exchange) -> None:
@@ -120,7 +118,7 @@ def _same_in_headers(ex: Exchange) -> None:
         except ValueError as exc:
             raise HeaderMismatch(f"Mcp-Name can't be read: {exc}") from exc
         expected = ex.name if ex.kind is not None else _task_id(ex)
-        if expected is not None and text != expected:
+        if text != expected:
             raise HeaderMismatch("Mcp-Name differs from the name in the message")
     version = headers.get(b"mcp-protocol-version")
     if (
@@ -233,6 +231,17 @@ def find_route(ex: Exchange) -> None:
             "its operator can allow it with `forward_query: true`",
             rpc_code=INVALID_REQUEST,
         )
+    if ex.query and route.url is not None:
+        own = _parameters(route.url.target.partition(b"?")[2])
+        if not own.isdisjoint(_parameters(ex.query)):
+            raise BadRequest("the query sets a parameter that this server's own URL sets")
+
+
+def _parameters(query: bytes) -> set[str]:
+    """The names in a query string, as the least exact of servers tells them apart."""
+    parts = query.decode("latin-1").replace(";", "&").split("&")
+    names = (unquote(part.partition("=")[0].replace("+", " "), "latin-1") for part in parts)
+    return {fold(name.partition("[")[0].partition("\0")[0]) for name in names if name}
 
 
 def _below(allowed: list[str], below: bytes) -> bytes:

@@ -11,14 +11,23 @@ hidden. What can't be read there ends the answer.
 
 from __future__ import annotations
 
-from mcpx.core.listing import filter_listing
+import logging
+import time
+
+from mcpx.core.listing import filter_listing, listed_tools
 from mcpx.core.outcome import classify
 from mcpx.core.policy import Kind, Policy
 from mcpx.errors import FrameError, RemoteProtocolError, UpstreamError
 from mcpx.gateway.state import State
 from mcpx.protocol.sse import EventParser, replace_data
+from mcpx.services.log import Sparingly
 
 __all__ = ["Inspection"]
+
+log = logging.getLogger("mcpx.inspection")
+
+#: One line a minute for each server is enough to go and look.
+_withheld = Sparingly(60)
 
 #: A stream that is only watched is not watched past an event of this size.
 WATCHED_EVENT_BYTES = 1024 * 1024
@@ -31,11 +40,25 @@ class Inspection:
         policy: what the client may see; ``None`` to hide nothing.
         listing: whether the answer is one to a list request, or a stream on which such
             an answer may be replayed.
+        replayed: whether it is only the latter. What can't be read on such a stream is
+            left out of it, and the stream goes on: ending it would have the client
+            resume it, and meet the same event again.
         limit_bytes: the largest message that is held to be filtered.
     """
 
-    __slots__ = ("_events", "_filters", "_limit", "_listing", "_policy", "_server", "_state",
-                 "_status", "_tools", "outcome")  # fmt: skip
+    __slots__ = (
+        "_events",
+        "_filters",
+        "_limit",
+        "_listing",
+        "_policy",
+        "_replayed",
+        "_server",
+        "_state",
+        "_status",
+        "_tools",
+        "outcome",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -45,6 +68,7 @@ class Inspection:
         *,
         policy: Policy | None,
         listing: bool,
+        replayed: bool = False,
         limit_bytes: int,
     ) -> None:
         self._state = state
@@ -52,6 +76,7 @@ class Inspection:
         self._status = status
         self._policy = policy
         self._listing = listing
+        self._replayed = replayed
         self._limit = limit_bytes
         self._filters = listing and policy is not None
         self._events: EventParser | None = None
@@ -91,14 +116,17 @@ class Inspection:
     def _list(self, body: bytes) -> bytes:
         if not body:
             return body
+        if not self._filters:
+            self._tools += listed_tools(body)
+            return body
         try:
             listing = filter_listing(body, self._visible)
         except FrameError as exc:
-            if not self._filters:
-                return body
+            # A refusal keeps its status: 404, say, tells the client to begin a new session.
             raise UpstreamError(
                 "the server's list can't be read, so it can't be filtered",
                 reason=f"unreadable list: {exc.message}",
+                status=self._status if self._status >= 400 else None,
             ) from exc
         self._tools += listing.tools
         return listing.body
@@ -135,7 +163,15 @@ class Inspection:
             if not event.data:
                 passed.append(event.raw)
                 continue
-            body = self.message(event.data)
+            try:
+                body = self.message(event.data)
+            except UpstreamError as exc:
+                if not self._replayed:
+                    raise
+                turn = _withheld.turn(self._server, time.monotonic())
+                if turn is not None:
+                    log.warning("an event of %s was withheld: %s", self._server, exc.reason)
+                continue
             passed.append(event.raw if body is event.data else replace_data(event, body))
         return b"".join(passed)
 

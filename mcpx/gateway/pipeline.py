@@ -6,10 +6,9 @@ happened. What it must never do: let a step be skipped, or end without a record.
 
     request
       │  origin       Host and Origin are ours                    403
-      │  front door   the message is understood                   (kept for later)
       │  identity     the credential is known                     401
       │  rate limit   of the client, of all                       429
-      │  front door   …or its refusal is given now                400 405 413 415
+      │  front door   the message is understood                   400 405 413 415
       │  route        the path names a server                     404
       │  policy       the server's and the client's               403
       │  rate limit   of the tool                                 429
@@ -19,8 +18,9 @@ happened. What it must never do: let a step be skipped, or end without a record.
       ▼
     answer, audit line, metrics
 
-The front door's refusal is told only to those who may ask: nobody learns how a request
-was read without a credential, and nobody gets past the limits by sending nonsense.
+Reading a message is the dearest of these steps, so it comes after the two that say
+whether its sender may have us do it. A refusal before it still carries the message's id
+where the message is small enough to be read for that alone.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from mcpx.errors import (
     Overloaded,
     PolicyDenied,
     RateLimited,
+    Unauthorized,
     UpstreamError,
     UpstreamTimeout,
 )
@@ -65,6 +66,8 @@ T = TypeVar("T")
 
 #: How long a large request waits for its turn to be read.
 TURN_S: Final = 10.0
+#: A message of this size is read for its id alone.
+SMALL_BYTES: Final = 4096
 
 
 class Pipeline:
@@ -76,11 +79,12 @@ class Pipeline:
 
     async def handle(self, request: Request, reply: Reply) -> None:
         """Serve one request: one answer, one record."""
-        ex = Exchange(request, reply, self.state.snapshot, trio.current_time())
+        ex = self._exchange(request, reply)
         self.state.metrics.begin()
         try:
             await self._steps(ex)
         except GatewayError as error:
+            _identify_message(ex)
             await self._refuse(ex, error)
         except Broken:
             _left(ex)
@@ -92,6 +96,13 @@ class Pipeline:
             await self._refuse(ex, GatewayError("a fault of the gateway; its log tells more"))
         finally:
             self._record(ex)
+
+    def _exchange(self, request: Request, reply: Reply) -> Exchange:
+        state = self.state
+        ex = Exchange(request, reply, state.snapshot, trio.current_time())
+        # Of one moment with the snapshot: a reload may come before they are used.
+        ex.pools = state.pools
+        return ex
 
     async def _steps(self, ex: Exchange) -> None:
         ex.client_ip = client_address(
@@ -105,16 +116,13 @@ class Pipeline:
         if endpoint is not None:
             await endpoint(ex)
             return
-        size = len(ex.request.body)
-        if size > ex.snapshot.config.limits.max_unauthenticated_bytes:
-            # It came in one piece, so that nobody was asked whether it might come.
-            identify(ex)
-        large = size > LARGE_BYTES
-        ex.fault = await self._aside(read_message, ex) if large else read_message(ex)
-        identify(ex)
+        identify(ex, self.state)
         limit(ex, self.state)
-        if ex.fault is not None:
-            raise ex.fault
+        large = len(ex.request.body) > LARGE_BYTES
+        if large:
+            await self._aside(read_message, ex)
+        else:
+            read_message(ex)
         find_route(ex)
         if large:
             await self._aside(judge, ex)
@@ -124,13 +132,16 @@ class Pipeline:
         open_session(ex, self.state)
         await self._room(ex)
         ex.allowed = True
-        with await forward(ex, self.state) as answer:
+        with await forward(ex) as answer:
             await relay(ex, self.state, answer)
 
     async def _aside(self, step: Callable[[Exchange], T], ex: Exchange) -> T:
         """Take a step that reads a large body on a thread: others are served meanwhile."""
         ex.reply.watch.until(trio.current_time() + TURN_S, "turn")
-        return await trio.to_thread.run_sync(step, ex, limiter=self.state.aside)
+        result = await trio.to_thread.run_sync(step, ex, limiter=self.state.aside)
+        # A turn that came too late is told as that, and not after the request was sent.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return result
 
     async def _room(self, ex: Exchange) -> None:
         """Nothing is done that can't be recorded (unless ``audit.on_full`` is ``shed``)."""
@@ -150,9 +161,9 @@ class Pipeline:
         limits = state.snapshot.config.limits
         if length is not None and length <= limits.max_unauthenticated_bytes:
             return None
-        ex = Exchange(request, reply, state.snapshot, trio.current_time())
+        ex = self._exchange(request, reply)
         try:
-            identify(ex)
+            identify(ex, state)
         except GatewayError as error:
             ex.error, ex.outcome, ex.reason = error, error.outcome, error.reason
             ex.status, headers, body = refusal(ex, error)
@@ -170,7 +181,7 @@ class Pipeline:
         """
         state = self.state
         request = Request("POST", b"", [], b"", peer, scheme)
-        ex = Exchange(request, reply, state.snapshot, trio.current_time())
+        ex = self._exchange(request, reply)
         ex.method = "unread"
         error = BadRequest(message, status=status)
         ex.error, ex.outcome, ex.reason = error, error.outcome, error.reason
@@ -261,20 +272,28 @@ class Pipeline:
         )
 
 
-def identify(ex: Exchange) -> None:
-    """Who asks. Raises Unauthorized."""
+def identify(ex: Exchange, state: State) -> None:
+    """Who asks. Raises Unauthorized; RateLimited for who keeps asking without success."""
     authenticator = ex.snapshot.authenticator
-    if authenticator is not None:
+    if authenticator is None:
+        return
+    try:
         ex.principal = authenticator.identify(ex.request.headers)
+    except Unauthorized:
+        limit_stranger(ex, state)
+        raise
 
 
 def limit(ex: Exchange, state: State) -> None:
     """The limits of the client and of all. Raises RateLimited."""
-    now = trio.current_time()
-    if ex.snapshot.authenticator is not None and not ex.principal.authenticated:
-        wait_s = state.limiter.stranger(ex.client_ip, now)
-    else:
-        wait_s = state.limiter.request(ex.principal.name or ex.client_ip, now)
+    wait_s = state.limiter.request(ex.principal.name or ex.client_ip, trio.current_time())
+    if wait_s:
+        raise _limited("too many requests", "rate limit exceeded", wait_s)
+
+
+def limit_stranger(ex: Exchange, state: State) -> None:
+    """The limit of an address, which costs the others nothing. Raises RateLimited."""
+    wait_s = state.limiter.stranger(ex.client_ip, trio.current_time())
     if wait_s:
         raise _limited("too many requests", "rate limit exceeded", wait_s)
 
@@ -302,6 +321,10 @@ def judge(ex: Exchange) -> None:
     frame = ex.frame
     if frame is None or frame.method is None:
         # GET and DELETE carry no message; a response answers a request of the server's.
+        decision = policy.decide_nameless(ex.method)
+        if not decision.allowed:
+            ex.rule = decision.rule
+            raise PolicyDenied(decision.reason)
         return
     span = frame.arguments
     arguments = ex.request.body[span[0] : span[1]] if span is not None else None
@@ -332,6 +355,17 @@ async def preflight(ex: Exchange) -> None:
                          headers=((b"allow", b"GET, POST, DELETE"),))  # fmt: skip
     ex.outcome, ex.status, ex.allowed = "page", 204, True
     await ex.reply.answer(204, [(b"x-request-id", ex.request_id), *told], b"")
+
+
+def _identify_message(ex: Exchange) -> None:
+    """Find the id of a message that is refused unread, if it costs little."""
+    request = ex.request
+    if ex.frame is None and request.method == "POST" and 0 < len(request.body) <= SMALL_BYTES:
+        try:
+            read_message(ex)
+        except GatewayError as fault:
+            if ex.refused_id is None:
+                ex.refused_id = fault.id
 
 
 def _left(ex: Exchange) -> None:

@@ -13,7 +13,8 @@ from typing import Final
 
 import trio
 
-from mcpx.errors import GatewayError, RemoteProtocolError, UpstreamError
+from mcpx.core.outcome import MAX_BYTES
+from mcpx.errors import GatewayError, Overloaded, RemoteProtocolError, UpstreamError
 from mcpx.gateway.exchange import Exchange
 from mcpx.gateway.inspection import Inspection
 from mcpx.gateway.state import LARGE_BYTES, State
@@ -103,6 +104,7 @@ def _inspection(ex: Exchange, state: State, status: int) -> Inspection:
         status,
         policy=policy if hides else None,
         listing=ex.method in LISTS or (hides and _replays(ex)),
+        replayed=ex.method not in LISTS,
         limit_bytes=config.limits.max_listing_bytes,
     )
 
@@ -124,10 +126,22 @@ async def _plain(
     if answer.complete:
         await reply.answer(status, headers, inspection.message(data + answer.arrived()))
         return
+    # What it says is found out from a copy of its parts, up to a bound.
+    copy: list[bytes] = []
+    size = 0
     await reply.start(status, headers, answer.head.content_length)
     while data:
+        size += len(data)
+        if size <= MAX_BYTES:
+            copy.append(data)
+        else:
+            copy.clear()
         await reply.write(data)
         data = await _next(ex, answer)
+    if copy:
+        inspection.message(b"".join(copy))
+    elif size:
+        inspection.outcome = "unread" if status < 400 else "http_error"
     await reply.finish()
 
 
@@ -178,36 +192,47 @@ async def _events(
         passed = await _read(state, inspection, inspection.events, data)
         await reply.answer(status, headers, passed)
         return
+    if ex.request.method == "GET" and state.stopping:
+        raise Overloaded("the gateway stops", headers=((b"retry-after", b"1"),))
     left = finished = False
     failure: GatewayError | Broken | None = None
-    async with trio.open_nursery() as nursery:
-        if ex.request.method == "GET":
-            # It has no end of its own: when the gateway stops, it ends at once.
-            state.open_streams.add(nursery.cancel_scope)
+    scope = trio.CancelScope()
+    if ex.request.method == "GET":
+        # It has no end of its own: when the gateway stops, it ends at once.
+        state.open_streams.add(scope)
 
-        async def leave_with_the_client() -> None:
-            nonlocal left
-            await reply.until_gone()
-            left = True
-            nursery.cancel_scope.cancel(reason="the client has left")
+    async def leave_with_the_client() -> None:
+        nonlocal left
+        await reply.until_gone()
+        left = True
+        scope.cancel(reason="the client has left")
 
-        nursery.start_soon(leave_with_the_client)
-        try:
-            await reply.start(status, headers, None)
-            while True:
-                passed = await _read(state, inspection, inspection.events, data) if data else data
-                if passed:
-                    await reply.write(passed)
-                data = await answer.chunk()
-                if not data:
-                    break
-            await reply.finish()
-            finished = True
-        except (GatewayError, Broken) as exc:
-            # Carried out of the nursery by hand, which would wrap it in a group.
-            failure = exc
-        nursery.cancel_scope.cancel(reason="the stream has ended")
-    state.open_streams.discard(nursery.cancel_scope)
+    try:
+        with scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(leave_with_the_client)
+                try:
+                    await reply.start(status, headers, None)
+                    while True:
+                        if data:
+                            data = await _read(state, inspection, inspection.events, data)
+                        if data:
+                            await reply.write(data)
+                        data = await answer.chunk()
+                        if not data:
+                            break
+                    await reply.finish()
+                    finished = True
+                except (GatewayError, Broken) as exc:
+                    # Carried out of the nursery by hand, which would wrap it in a group.
+                    failure = exc
+                nursery.cancel_scope.cancel(reason="the stream has ended")
+    except* trio.Cancelled:
+        # Both tasks tell of it, which makes a group; it is told once, just below.
+        pass
+    finally:
+        state.open_streams.discard(scope)
+    await trio.lowlevel.checkpoint_if_cancelled()
     if failure is not None:
         reply.abort()
         raise failure

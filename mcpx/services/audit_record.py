@@ -36,8 +36,9 @@ _QUIET: Final = frozenset({"", "ok"})
 class AuditRecord(msgspec.Struct, gc=False):
     """What was asked, by whom, what was decided and what became of it.
 
-    ``target`` is the prompt or the URI that a message names. ``time`` is in seconds since the epoch, ``arguments`` raw JSON as it was sent, and
+    ``time`` is in seconds since the epoch, ``arguments`` raw JSON as it was sent, and
     ``session`` the session id itself; the last two never reach the log as they are.
+    ``target`` is the prompt or the URI that a message names.
     Empty texts and ``None`` mean absent.
     """
 

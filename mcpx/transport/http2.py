@@ -57,6 +57,8 @@ __all__ = ["Http2Connection", "Http2Listener"]
 MAX_STREAMS: Final = 100
 MAX_GIVEN_UP: Final = 200
 BUFFER_BYTES: Final = 128 * 1024
+#: What may come before a frame is whole, beside a head.
+FRAME_BYTES: Final = 32 * 1024
 #: For what is left to say when a connection is cut.
 LAST_WORDS_S: Final = 1.0
 
@@ -208,6 +210,7 @@ class Http2Connection:
 
         Gives whether the client is to be told why it ends.
         """
+        silent = 0
         while True:
             try:
                 data = await self._wire.receive()
@@ -216,11 +219,20 @@ class Http2Connection:
             if not data:
                 return False
             try:
-                for event in self.h2.receive_data(bytes(data)):
+                events = self.h2.receive_data(bytes(data))
+                for event in events:
                     if not self._took(event):
                         return True
             except h2.exceptions.ProtocolError:
                 # What h2 has to say about it is ready to be written.
+                return True
+            silent = 0 if events else silent + len(data)
+            if silent > self.bounds.header_bytes + FRAME_BYTES:
+                # h2 keeps as much of a frame as its head announces, up to 16 MiB.
+                self.h2.close_connection(h2.errors.ErrorCodes.FRAME_SIZE_ERROR)
+                return True
+            if self._given_up > MAX_GIVEN_UP:
+                self.h2.close_connection(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
                 return True
             self.wake()
             while self._pending > BUFFER_BYTES or self._backlog():
@@ -247,9 +259,6 @@ class Http2Connection:
                 stream.leave()
                 self._turn.unpark_all()
                 self._given_up += 1
-                if self._given_up > MAX_GIVEN_UP:
-                    self.h2.close_connection(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
-                    return False
         elif isinstance(event, h2.events.WindowUpdated | h2.events.RemoteSettingsChanged):
             self._turn.unpark_all()
         elif isinstance(event, h2.events.ConnectionTerminated):
@@ -263,7 +272,9 @@ class Http2Connection:
         assert self._nursery is not None
         if self.closing or len(self._streams) >= MAX_STREAMS:
             # RFC 9113 section 8.7: this says that nothing of it was done.
-            self.h2.reset_stream(stream_id, h2.errors.ErrorCodes.REFUSED_STREAM)
+            self._given_up += 1
+            with suppress(h2.exceptions.ProtocolError):  # the client may have ended it already
+                self.h2.reset_stream(stream_id, h2.errors.ErrorCodes.REFUSED_STREAM)
             return
         stream = _Stream(self, stream_id, head_only=(b":method", b"HEAD") in event.headers)
         self._streams[stream_id] = stream
@@ -323,7 +334,8 @@ class Http2Connection:
                 await stream.answer(*refusal)
                 return None
             if head.expect_continue:
-                self.h2.send_headers(stream.id, _CONTINUE)
+                with suppress(h2.exceptions.ProtocolError):
+                    self.h2.send_headers(stream.id, _CONTINUE)
                 self.wake()
             stream.watch.until(trio.current_time() + self.bounds.read_s, "request")
             stream.late = True

@@ -25,7 +25,7 @@ import trio
 from mcpx.config.snapshot import Timeouts, UpstreamUrl
 from mcpx.errors import Overloaded, RemoteProtocolError, UpstreamError
 from mcpx.protocol.http1 import ResponseHead, ResponseParser
-from mcpx.transport.deadlines import Watch
+from mcpx.transport.deadlines import NEVER, Watch
 from mcpx.transport.wire import Broken, PlainWire, TlsWire, Wire
 
 __all__ = ["UpstreamAnswer", "UpstreamPool"]
@@ -38,7 +38,7 @@ IDLE_S: Final = 60.0
 class _Connection:
     """One connection and its parser."""
 
-    __slots__ = ("idle_since", "kept", "parser", "wire")
+    __slots__ = ("apart", "idle_since", "kept", "parser", "wire")
 
     def __init__(self, wire: Wire, parser: ResponseParser) -> None:
         self.wire = wire
@@ -47,6 +47,8 @@ class _Connection:
         #: if it breaks now, the server had most likely closed it before it saw anything.
         self.kept = False
         self.idle_since = 0.0
+        #: It carries a stream and holds no place in the pool.
+        self.apart = False
 
 
 class UpstreamAnswer:
@@ -83,9 +85,14 @@ class UpstreamAnswer:
         return self._connection.parser.take_body()
 
     def streams(self) -> None:
-        """This is an event stream: silence may last longer, and no total applies."""
+        """This is an event stream: silence may last longer, and no total applies.
+
+        It gives up its place among the pool's connections, for others could wait long
+        for it. Streams are bounded by their clients' connections.
+        """
         self._idle_s = self._pool.timeouts.stream_idle_s
-        self._watch.limit = trio.current_time() + 10 * 365 * 86400.0
+        self._watch.limit = NEVER
+        self._pool.set_apart(self._connection)
 
     async def chunk(self) -> bytes:
         """The next bytes of the body, none at its end.
@@ -142,13 +149,14 @@ class UpstreamPool:
         self._parser = parser
         self._idle: list[_Connection] = []
         self._in_use = 0
+        self._apart = 0
         self._waiting = trio.lowlevel.ParkingLot()
         self._closed = False
 
     @property
     def in_use(self) -> int:
-        """Connections that carry an exchange now."""
-        return self._in_use
+        """Connections that carry an exchange now, streams among them."""
+        return self._in_use + self._apart
 
     async def exchange(
         self, method: str, message: bytes, watch: Watch, *, repeatable: bool
@@ -264,17 +272,17 @@ class UpstreamPool:
         return _Connection(await self._secure(raw, self._tls), self._parser())
 
     async def _secure(self, raw: socket.socket, context: ssl.SSLContext) -> TlsWire:
-        stream = trio.SSLStream(
-            trio.SocketStream(trio.socket.from_stdlib_socket(raw)),
-            context,
-            server_hostname=self._server_name,
-            https_compatible=True,
-        )
         try:
+            stream = trio.SSLStream(
+                trio.SocketStream(trio.socket.from_stdlib_socket(raw)),
+                context,
+                server_hostname=self._server_name,
+                https_compatible=True,
+            )
             await stream.do_handshake()
         except BaseException as exc:
             raw.close()
-            if isinstance(exc, trio.BrokenResourceError):
+            if isinstance(exc, trio.BrokenResourceError | ValueError):
                 raise UpstreamError(
                     "no TLS connection to the server", reason=f"tls: {exc.__cause__ or exc}"
                 ) from exc
@@ -289,7 +297,18 @@ class UpstreamPool:
             self._idle.append(connection)
         else:
             connection.wire.close()
-        self._release()
+        if connection.apart:
+            connection.apart = False
+            self._apart -= 1
+        else:
+            self._release()
+
+    def set_apart(self, connection: _Connection) -> None:
+        """Give the place of ``connection`` to whoever waits for one."""
+        if not connection.apart:
+            connection.apart = True
+            self._apart += 1
+            self._release()
 
     def reap(self, now: float) -> None:
         """Close what has idled too long (the oldest are first)."""

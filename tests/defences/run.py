@@ -51,7 +51,6 @@ def main() -> int:
     if not chosen:
         sys.exit(f"no defence with {wanted.only!r} in it")
     with tempfile.TemporaryDirectory(prefix="mcpx-defences-") as name:
-        # Where the tests of it are told apart by the checkout's own folder name.
         folder = Path(name) / "mcpx"
         copy(ROOT, folder)
         return prove(chosen, folder, fail_fast=wanted.fail_fast)
@@ -60,10 +59,11 @@ def main() -> int:
 def prove(chosen: list[Defence], folder: Path, *, fail_fast: bool) -> int:
     print(f"{len(chosen)} defences; their tests with nothing removed: ", end="", flush=True)
     found = places(folder)
-    outcomes, ended = run(folder, found, [CANARY, *(test for each in chosen for test in each.tests)])
+    tests = [CANARY, *(test for each in chosen for test in each.tests)]
+    outcomes, ended, output = run(folder, found, tests)
     bad = sorted(name for name, outcome in outcomes.items() if outcome != "PASSED")
     if bad or not ended or not outcomes:
-        print("not green\n" + "\n".join(bad))
+        print("not green\n" + "\n".join(bad or output.splitlines()[-20:]))
         return 1
     print(f"{len(outcomes)} green\n\n| | fact | where | turned red |\n|---|---|---|---|")
     verdicts = []
@@ -90,7 +90,7 @@ def attempt(defence: Defence, folder: Path, found: dict[str, str]) -> tuple[str,
     try:
         for file, text in removed(before, defence).items():
             (folder / file).write_text(text, "utf-8")
-        outcomes, ended = run(folder, found, [CANARY, *defence.tests])
+        outcomes, ended, _ = run(folder, found, [CANARY, *defence.tests])
     finally:
         for file, text in before.items():
             (folder / file).write_text(text, "utf-8")
@@ -174,8 +174,8 @@ def places(folder: Path) -> dict[str, str]:
 
 def run(
     folder: Path, found: dict[str, str], tests: Iterable[str]
-) -> tuple[dict[str, str], bool]:
-    """What became of each test (of each of its cases), and whether they ended in time."""
+) -> tuple[dict[str, str], bool, str]:
+    """What became of each test (of each case), whether they ended in time, what pytest said."""
     ids = [f"{found[test.partition('[')[0]]}::{test}" for test in dict.fromkeys(tests)]
     options = ["-v", "--tb=no", "--no-header", "-rN", "-p", "no:cacheprovider"]
     process = subprocess.Popen(
@@ -201,7 +201,7 @@ def run(
         # A test that passed may still fail as it is taken down.
         if outcomes.get(name) in (None, "PASSED"):
             outcomes[name] = outcome
-    return outcomes, ended
+    return outcomes, ended, output
 
 
 def environment() -> dict[str, str]:

@@ -3,7 +3,17 @@
 import collections
 
 import trio
-from load_client import Load, Upstream, both, complaints, promtool_accepts, rss_bytes, sample, until
+from load_client import (
+    Load,
+    Upstream,
+    both,
+    complaints,
+    descriptors,
+    promtool_accepts,
+    rss_bytes,
+    sample,
+    until,
+)
 
 CONNECTIONS = 32
 VALID = 100
@@ -84,6 +94,7 @@ async def reloaded(gateway, config, message):
 async def test_a_hundred_reloads_and_twenty_invalid_ones_under_load_lose_no_request(capsys):
     start = configuration(Upstream(), 0)
     with both(**{key: start[key] for key in ("auth", "rate_limit")}) as (gateway, upstream):
+        before_files = descriptors(gateway.process.pid)
         load = Load(gateway.port, headers=[f"Authorization: Bearer {TOKEN}"])
         began = trio.current_time()
         async with trio.open_nursery() as nursery:
@@ -115,6 +126,9 @@ async def test_a_hundred_reloads_and_twenty_invalid_ones_under_load_lose_no_requ
         assert sorted(line["request_id"] for line in lines) == sorted(load.answered)
         assert {(line["status"], line["client"]) for line in lines} == {(200, "load")}
         assert grown_bytes < GROWTH_BYTES
+        # Logs and pools that were replaced are closed; of the last ones, connections to
+        # the server are kept, and the log is open.
+        assert descriptors(gateway.process.pid) <= before_files + CONNECTIONS + 2
         refused = [line for line in complaints(gateway) if "was not reloaded" in line]
         assert len(refused) == INVALID
         # Each refusal is followed by what is wrong, and nothing else was ever complained of.

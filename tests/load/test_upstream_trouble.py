@@ -1,6 +1,7 @@
 """A server that dies and comes back while it is asked."""
 
 import collections
+import contextlib
 import signal
 
 import pytest
@@ -58,6 +59,28 @@ async def test_a_server_that_dies_under_load_is_a_502_with_the_right_id_until_it
         assert await sample(gateway, failed, counts[502]) == counts[502]
         assert complaints(gateway) == []
         await promtool_accepts(gateway)
+
+
+async def test_a_server_that_is_restarted_while_nobody_asks_costs_no_request():
+    upstream = Upstream()
+    with gateway_before(upstream) as gateway, contextlib.ExitStack() as closing:
+        connections = []
+        statuses = []
+
+        async def ask(asking):
+            answer = await asking.ask(1, {"delay_s": 0.1})
+            statuses.append(answer.status)
+
+        for _ in range(3):
+            with upstream.running():
+                while len(connections) < CONNECTIONS:
+                    asking = closing.enter_context(await Asking.to(gateway.port))
+                    connections.append(asking)
+                # The kept connections of last time are dead, and are known to be.
+                async with trio.open_nursery() as nursery:
+                    for asking in connections:
+                        nursery.start_soon(ask, asking)
+        assert statuses == [200] * 3 * CONNECTIONS
 
 
 async def test_what_a_dead_server_gets_back_is_an_error_of_json_rpc():

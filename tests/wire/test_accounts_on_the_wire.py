@@ -56,20 +56,36 @@ async def test_each_tool_of_each_server_has_its_own_limit(tmp_path):
 
 
 async def test_notifications_pages_and_nonsense_are_limited_too(tmp_path):
-    config = {"rate_limit": {"enabled": True, "rps": 0.01, "burst": 4}}
+    config = {"rate_limit": {"enabled": True, "rps": 0.01, "burst": 2}}
     async with running(tmp_path, config) as gateway:
-        assert (await gateway.post(message("notifications/initialized", id=None))).status == 202
-        assert (await gateway.get("/servers")).status == 200
+        note = message("notifications/initialized", id=None)
+        assert (await gateway.post(note)).status == 202
         assert (await gateway.post(b"nonsense")).status == 400
-        assert (await gateway.get("/health/live")).status == 200
-        for request in (
-            gateway.post(message("notifications/initialized", id=None)),
-            gateway.get("/servers"),
-            gateway.post(b"nonsense"),
-            gateway.get("/health"),
-            gateway.get("/metrics"),
-        ):
-            assert (await request).status == 429
+        assert (await gateway.post(note)).status == 429
+        assert (await gateway.post(b"nonsense")).status == 429
+        # The pages have buckets of their own: the traffic of clients can't hide them.
+        assert (await gateway.get("/servers")).status == 200
+        assert (await gateway.get("/health")).status == 200
+        assert (await gateway.get("/servers")).status == 429
+        assert (await gateway.get("/health")).status == 429
+        assert (await gateway.get("/metrics")).status == 429
+
+
+async def test_whether_the_gateway_lives_can_always_be_asked(tmp_path):
+    config = {"auth": AUTH, "rate_limit": {"enabled": True, "rps": 0.01, "burst": 1}}
+    async with running(tmp_path, config) as gateway:
+        for _ in range(5):
+            assert (await gateway.get("/health/live")).status == 200
+
+
+async def test_who_keeps_guessing_credentials_is_limited_by_address(tmp_path):
+    config = {"auth": AUTH, "rate_limit": {"enabled": True, "rps": 0.01, "burst": 3}}
+    async with running(tmp_path, config) as gateway:
+        guesses = [[("Authorization", f"Bearer guess-{number}")] for number in range(6)]
+        statuses = [(await gateway.post(call("echo"), headers=guess)).status for guess in guesses]
+        assert statuses == [401] * 3 + [429] * 3
+        # And costs those who have one nothing.
+        assert (await gateway.post(call("echo"), headers=A)).status == 200
 
 
 async def test_every_decision_has_its_line_whatever_the_outcome(tmp_path):
@@ -208,10 +224,10 @@ async def test_pages_need_a_credential_where_clients_do(tmp_path):
         assert (await gateway.get("/health/live")).json == {"status": "alive"}
 
 
-async def test_pages_can_be_made_public(tmp_path):
+async def test_pages_can_be_made_public_and_health_still_tells_strangers_one_word(tmp_path):
     config = {"auth": {**AUTH, "public": ["health", "metrics", "servers"]}}
     async with running(tmp_path, config) as gateway:
-        assert "servers" in (await gateway.get("/health")).json
+        assert set((await gateway.get("/health")).json) == {"status"}
         assert (await gateway.get("/metrics")).status == 200
         assert (await gateway.get("/servers")).status == 200
 
@@ -272,3 +288,21 @@ async def test_a_legacy_servers_refusal_of_a_modern_probe_is_healthy(tmp_path):
         gateway.upstream.answer = answer
         assert (await gateway.get("/health")).json["status"] == "healthy"
         gateway.upstream.answer = plain_mcp
+
+
+async def test_what_an_answer_says_does_not_depend_on_how_it_arrives(tmp_path):
+    body = json.dumps(
+        {"jsonrpc": "2.0", "id": 1, "result": {"content": ["x" * 5000], "isError": True}}
+    ).encode()
+
+    async def answer(seen, reply):
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        await reply.raw(head % len(body) + body[:100])
+        await trio.sleep(0.05)
+        await reply.raw(body[100:])
+        await reply.hang_up()
+
+    async with running(tmp_path) as gateway:
+        gateway.upstream.answer = answer
+        assert (await gateway.post(call("echo"))).body == body
+        assert (await gateway.audit(1))[0]["outcome"] == "tool_error"

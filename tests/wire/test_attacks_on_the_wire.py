@@ -4,11 +4,13 @@ import contextlib
 import json
 import os
 import signal
+import ssl
 import time
 
 import pytest
 import trio
-from support.client import call, message
+import trustme
+from support.client import Client, call, message
 from support.inprocess import running
 from support.recorder import TOOLS, plain_mcp, result
 
@@ -29,7 +31,8 @@ def says(data, *, close=False):
 
     async def answer(seen, reply):
         if seen.message.get("id") == "well-behaved":
-            return await plain_mcp(seen, reply)
+            await plain_mcp(seen, reply)
+            return
         await reply.raw(data)
         if close:
             await reply.hang_up()
@@ -165,6 +168,20 @@ async def test_a_path_that_servers_read_differently_is_not_forwarded(tmp_path, b
             assert (await gateway.post(call("echo"), f"/mcp/demo/v1/{fine}")).status == 200, fine
 
 
+async def test_a_query_leaves_alone_what_the_operator_has_set(tmp_path):
+    async with running(tmp_path) as gateway:
+        url = gateway.upstream.url + "?role=reader&key=k"
+        assert await gateway.reload(
+            {"servers": [{"name": "demo", "url": url, "forward_query": True}]}
+        )
+        for query in ("role=admin", "x=1&role=admin", "ROLE=admin", "r%6fle=a", "role[]=a", "x;key=1",
+                      "role%00=a", "+role=a"):  # fmt: skip
+            assert (await gateway.post(call("echo"), f"/mcp/demo?{query}")).status == 400, query
+        assert gateway.upstream.seen == []
+        assert (await gateway.post(call("echo"), "/mcp/demo?tenant=1")).status == 200
+        assert gateway.upstream.seen[0].target == b"/mcp?role=reader&key=k&tenant=1"
+
+
 HIDDEN = HEAD + b"Content-Length: %d\r\n\r\n" % len(FORBIDDEN) + FORBIDDEN
 SMUGGLED = {
     "both lengths": HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + HIDDEN,
@@ -239,6 +256,16 @@ async def test_a_request_half_sent_ahead_is_answered_as_if_it_came_alone(tmp_pat
 
 
 # -- secrets and addresses ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("header", ["User-Agent", "Baggage", "Mcp-Key", "Last-Event-ID", "Accept"])
+async def test_a_key_can_not_be_asked_for_in_a_header_that_goes_upstream(tmp_path, header):
+    async with running(tmp_path) as gateway:
+        auth = {"enabled": True, "type": "api_key", "header": header, "token": "t" * 20}
+        assert not await gateway.reload({"auth": auth})
+        auth["header"] = "X-Team-Key"
+        servers = [{"name": "demo", "forward_headers": ["X-Team-Key"]}]
+        assert not await gateway.reload({"auth": auth, "servers": servers})
 
 
 @pytest.mark.parametrize("session", [b"", b"\xe4", b"x" * 600, b"a b"])
@@ -509,10 +536,69 @@ async def test_connections_without_a_request_keep_nobody_out(tmp_path):
             await client.aclose()
 
 
+async def test_streams_that_stay_open_keep_nobody_out(tmp_path):
+    async def answer(seen, reply):
+        if seen.method == "POST":
+            await plain_mcp(seen, reply)
+            return
+        await reply.start_events()
+        while True:
+            await reply.event(b": x\n\n", raw=True)
+            await trio.sleep(0.05)
+
+    config = {"servers": [{"name": "demo", "max_connections": 2}], "timeouts": {"connect": "1s"}}
+    async with running(tmp_path, config) as gateway, contextlib.AsyncExitStack() as held:
+        gateway.upstream.answer = answer
+        for _ in range(6):
+            client = await held.enter_async_context(await gateway.connect())
+            await client.raw(client.render("GET", "/mcp/demo"))
+            assert (await client.head("GET")).status == 200
+        assert (await gateway.post(call("echo"))).status == 200
+
+
+async def test_over_tls_a_slow_server_is_a_504_and_a_silent_client_keeps_nobody_out(tmp_path):
+    authority = trustme.CA()
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(
+        tmp_path / "server.pem"
+    )
+    trusted = ssl.create_default_context()
+    authority.configure_trust(trusted)
+
+    async def answer(seen, reply):
+        if seen.message["id"] == "slow":
+            await trio.sleep_forever()
+        await plain_mcp(seen, reply)
+
+    config = {
+        "tls": {"cert": str(tmp_path / "server.pem"), "key": str(tmp_path / "server.pem")},
+        "servers": [{"name": "demo", "timeouts": {"head": "300ms"}}],
+        "timeouts": {"read": "500ms"},
+    }
+    async with running(tmp_path, config) as gateway, contextlib.AsyncExitStack() as held:
+        gateway.upstream.answer = answer
+
+        async def connected():
+            stream = await trio.open_ssl_over_tcp_stream(
+                gateway.host, gateway.port, ssl_context=trusted
+            )
+            return await held.enter_async_context(Client(stream, "localhost"))
+
+        # One never begins to shake hands, one talks something else, one sends half a request.
+        await held.enter_async_context(await gateway.connect())
+        plain = await held.enter_async_context(await gateway.connect())
+        await plain.raw(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        half = await connected()
+        await half.raw(HEAD)
+        client = await connected()
+        with trio.fail_after(5):
+            assert (await client.post(call("echo", id="slow"))).status == 504
+            assert (await half.response()).status == 408
+            assert (await (await connected()).post(call("echo"))).status == 200
+
+
 TROUBLE = {
     "silence": (b"", 504),
     "half a head": (b"HTTP/1.1 200 OK\r\nX: ", 504),
-    "a length that lies": (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", 504),
     "endless 1xx": (b"HTTP/1.1 103 Early Hints\r\n\r\n" * 100, 502),
     "endless headers": (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 10_000, 502),
     "an endless header": (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000, 502),
@@ -527,7 +613,8 @@ async def test_a_server_that_stalls_or_never_ends_is_cut_and_others_are_served(t
 
     async def answer(seen, reply):
         if seen.message["id"] == "well-behaved":
-            return await plain_mcp(seen, reply)
+            await plain_mcp(seen, reply)
+            return
         await reply.raw(data)
         await trio.sleep_forever()
 
@@ -541,7 +628,7 @@ async def test_a_server_that_stalls_or_never_ends_is_cut_and_others_are_served(t
                 said = await client.response()
         assert said.status == status
         with trio.fail_after(2):
-            while gateway.app.state.pools["demo"].in_use or gateway.upstream.open > 1:
+            while gateway.app.state.pools["demo"].in_use:
                 await trio.sleep(0.01)
 
 
@@ -576,8 +663,9 @@ async def test_whatever_clients_do_nothing_of_it_stays(tmp_path):
     async def answer(seen, reply):
         if seen.method == "GET" or seen.message["params"]["name"] == "stream":
             await reply.start_events()
-            await reply.event(b": x\n\n", raw=True)
-            await trio.sleep_forever()
+            while True:
+                await reply.event(b": x\n\n", raw=True)
+                await trio.sleep(0.05)
         if seen.message["params"]["name"] == "slow":
             await trio.sleep(0.3)
         await plain_mcp(seen, reply)
@@ -688,10 +776,12 @@ async def test_strangers_can_not_use_up_what_clients_share(tmp_path):
         },
     }  # fmt: skip
     async with running(tmp_path, config) as gateway:
-        statuses = [(await gateway.get("/health/live")).status for _ in range(8)]
+        statuses = [(await gateway.get("/health")).status for _ in range(8)]
         assert statuses == [200] * 4 + [429] * 4
         for _ in range(20):
-            assert (await gateway.post(call("echo"))).status == 401
+            assert (await gateway.post(call("echo"))).status == 429
+        # Who asks whether the gateway lives must not be told that it is busy.
+        assert (await gateway.get("/health/live")).status == 200
         headers = [("Authorization", "Bearer " + "t" * 20)]
         assert (await gateway.post(call("echo"), headers=headers)).status == 200
 

@@ -246,3 +246,48 @@ async def test_a_client_override_only_takes_away(tmp_path):
         listed = await gateway.post(message("tools/list"), headers=dev)
         assert len(listed.json["result"]["tools"]) == 2
         assert json.dumps(listed.json).count("dangerous") == 0
+
+
+async def test_streams_ends_of_sessions_and_responses_can_be_denied(tmp_path):
+    answer = {"jsonrpc": "2.0", "id": 1, "result": {}}
+    async with running(tmp_path, policy(deny_methods=["*"])) as gateway:
+        assert (await gateway.get("/mcp/demo")).status == 403
+        assert (await gateway.request("DELETE", "/mcp/demo")).status == 403
+        assert (await gateway.post(answer)).status == 403
+        assert (await gateway.post(message("ping"))).status == 403
+        assert gateway.upstream.seen == []
+    async with running(tmp_path, policy(deny_methods=["DELETE"])) as gateway:
+        assert (await gateway.request("DELETE", "/mcp/demo")).status == 403
+        assert (await gateway.get("/mcp/demo")).status == 200
+        assert (await gateway.post(answer)).status == 200
+
+
+async def test_a_refused_list_keeps_its_status_for_who_may_not_see_all(tmp_path):
+    async def answer(seen, reply):
+        await reply.send(404, [("content-type", "text/plain")], b"Session not found")
+
+    async with running(tmp_path, policy(deny_tools=["x"])) as gateway:
+        gateway.upstream.answer = answer
+        response = await gateway.post(message("tools/list"))
+        assert (response.status, response.json["id"]) == (404, 1)
+
+
+async def test_an_event_that_can_not_be_read_is_withheld_and_the_stream_goes_on(tmp_path):
+    async def answer(seen, reply):
+        await reply.start_events()
+        await reply.event({"jsonrpc": "2.0", "method": "notifications/message",
+                           "params": {"Name": "odd", "data": "kept"}})  # fmt: skip
+        await reply.event(b"data: not json\n\n", raw=True)
+        await reply.event({"jsonrpc": "2.0", "method": "notifications/x", "params": [1]})
+        await reply.event({"jsonrpc": "2.0", "id": 1, "result": {"tools": TOOLS}})
+        await reply.end()
+
+    async with running(tmp_path, policy(deny_tools=["dangerous_delete"])) as gateway:
+        gateway.upstream.answer = answer
+        response = await gateway.get("/mcp/demo")
+        assert b"kept" in response.body
+        assert b"notifications/x" in response.body
+        assert b"not json" not in response.body
+        assert b'"echo"' in response.body
+        assert b"dangerous_delete" not in response.body
+        assert (await gateway.audit(1))[0]["outcome"] == "ok"

@@ -415,3 +415,47 @@ async def on_unix_socket(tmp_path, path):
             while path.exists():
                 await trio.sleep(0.01)
         nursery.cancel_scope.cancel()
+
+
+async def test_open_streams_take_no_place_from_calls(tmp_path):
+    async def answer(seen, reply):
+        if seen.method == "POST":
+            await plain_mcp(seen, reply)
+            return
+        await reply.start_events()
+        await reply.event(b": open\n\n", raw=True)
+        await trio.sleep_forever()
+
+    config = {"servers": [{"name": "demo", "max_connections": 2}]}
+    async with running(tmp_path, config) as gateway:
+        gateway.upstream.answer = answer
+        clients = [await gateway.connect() for _ in range(5)]
+        for client in clients:
+            await client.raw(client.render("GET", "/mcp/demo"))
+            await client.head("GET")
+        with trio.fail_after(2):
+            assert (await gateway.post(call("echo"))).status == 200
+        assert gateway.app.state.pools["demo"].in_use == 5
+        for client in clients:
+            await client.aclose()
+        with trio.fail_after(5):
+            while gateway.app.state.pools["demo"].in_use:
+                await trio.sleep(0.01)
+        assert not gateway.app.state.open_streams
+
+
+async def test_a_silent_stream_is_cut_recorded_and_forgotten(tmp_path):
+    async def answer(seen, reply):
+        await reply.start_events()
+        await reply.event(b": open\n\n", raw=True)
+        await trio.sleep_forever()
+
+    config = {"servers": [{"name": "demo", "timeouts": {"stream_idle": "300ms"}}]}
+    async with running(tmp_path, config) as gateway, await gateway.connect() as client:
+        gateway.upstream.answer = answer
+        await client.raw(client.render("GET", "/mcp/demo"))
+        with trio.fail_after(5):
+            await client.ends()
+        (line,) = await gateway.audit(1)
+        assert line["outcome"] == "timeout"
+        assert not gateway.app.state.open_streams
