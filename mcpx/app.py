@@ -28,6 +28,7 @@ import logging
 import os
 import resource
 import signal
+import ssl
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -42,7 +43,7 @@ from mcpx.errors import ConfigError
 from mcpx.gateway.endpoints import pages
 from mcpx.gateway.pipeline import Pipeline
 from mcpx.gateway.probe import probe
-from mcpx.gateway.state import State, prepare
+from mcpx.gateway.state import Prepared, State, prepare
 from mcpx.protocol import http1
 from mcpx.services.audit import AuditLog
 from mcpx.services.health import Health
@@ -111,7 +112,10 @@ class App:
         self._started = started
         self._generation = 1
         self._deadlines = Deadlines()
-        snapshot = read_snapshot(path, environ, self._generation)
+        self._loaded = read_file(path)
+        snapshot = load_snapshot(
+            self._loaded, filename=path, environ=environ, generation=self._generation
+        )
         self._http2 = snapshot.config.http2
         self._metrics = Metrics(snapshot.config.metrics, version=__version__)
         audit = AuditLog.of(snapshot.config.audit, snapshot.redactor, self._metrics)
@@ -126,6 +130,7 @@ class App:
         self._services: trio.Nursery | None = None
         self._listener: Listener | None = None
         self._stop = trio.Event()
+        self._draining = trio.CancelScope()
         self._reload_lock = trio.Lock()
 
     async def run(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
@@ -145,9 +150,11 @@ class App:
                 self._deadlines.every_tick(self._reap)
                 if self.state.audit is not None:
                     await services.start(self.state.audit.run)
-                await services.start(self._signals)
+                await services.start(self._signals, services)
                 if self._watch_interval_s is not None:
-                    watcher = ConfigWatcher(self._path, self._watch_interval_s, self._changed)
+                    watcher = ConfigWatcher(
+                        self._path, self._watch_interval_s, self._changed, loaded=self._loaded
+                    )
                     await services.start(watcher.run)
                 async with trio.open_nursery() as listening:
                     await listening.start(listener.run)
@@ -167,11 +174,9 @@ class App:
 
     def stop(self) -> None:
         """Begin to stop. A second call ends at once what is in flight."""
-        if self._stop.is_set() and self._draining is not None:
+        if self._stop.is_set():
             self._draining.cancel(reason="told twice to stop")
         self._stop.set()
-
-    _draining: trio.CancelScope | None = None
 
     def _open(self, config: Config) -> Listener:
         tls = (
@@ -199,7 +204,7 @@ class App:
         for stream in list(self.state.open_streams):
             stream.cancel(reason="the gateway stops")
         event(log, logging.INFO, "stopping", connections=listener.connections, drain_s=drain_s)
-        with trio.move_on_after(drain_s) as self._draining:
+        with self._draining, trio.move_on_after(drain_s):
             await listener.ended.wait()
         if not listener.ended.is_set():
             log.warning("cutting what is still in flight")
@@ -210,13 +215,19 @@ class App:
             await self.state.audit.drain(AUDIT_DRAIN_S)
 
     async def _signals(
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+        self,
+        services: trio.Nursery,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         with trio.open_signal_receiver(signal.SIGHUP, signal.SIGINT, signal.SIGTERM) as received:
             task_status.started()
             async for number in received:
                 if number == signal.SIGHUP:
-                    await self.reload("SIGHUP")
+                    # As a task of its own: a signal to stop must not wait for it. One
+                    # that waits for its turn will read what all that come now have to say.
+                    if not self._reload_lock.statistics().tasks_waiting:
+                        services.start_soon(self.reload, "SIGHUP")
                 else:
                     self.stop()
 
@@ -231,12 +242,20 @@ class App:
             try:
                 before = await self._replace()
             except ConfigError as exc:
-                self._metrics.reloaded(ok=False)
                 log.error("the configuration was not reloaded; the old one stays")  # noqa: TRY400
                 for problem in exc.problems:
                     log.error(problem)  # noqa: TRY400
+                self._metrics.reloaded(ok=False)
+                return False
+            except Exception:
+                log.exception("the configuration was not reloaded, by a fault of the gateway")
+                self._metrics.reloaded(ok=False)
                 return False
         self._metrics.reloaded(ok=True)
+        self._tell(before, why)
+        return True
+
+    def _tell(self, before: Snapshot, why: str) -> None:
         snapshot = self.state.snapshot
         event(
             log,
@@ -253,43 +272,53 @@ class App:
             log.warning("`tls` has come or gone: that needs a restart")
         for warning in snapshot.warnings:
             log.warning(warning)
-        return True
 
     async def _replace(self) -> Snapshot:
         """Build the new state, then swap it in. Gives the snapshot that was replaced."""
-        state = self.state
-        old, old_audit = state.snapshot, state.audit
-        snapshot = await trio.to_thread.run_sync(
-            read_snapshot, self._path, self._environ, self._generation + 1
-        )
-        config = snapshot.config
-        tls = None
-        if config.tls is not None and old.config.tls is not None:
-            # What the listener can speak was settled when it was opened.
-            tls = server_context(config.tls.cert, config.tls.key, http2=self._http2)
-        audit = old_audit
-        if audit is None or not audit.matches(config.audit):
-            audit = AuditLog.of(config.audit, snapshot.redactor, self._metrics)
-        else:
-            audit.redactor = snapshot.redactor
-        prepared = prepare(snapshot, audit, state)
-        # Nothing below can fail.
-        self._generation += 1
-        services, listener = self._services, self._listener
+        state, services, listener = self.state, self._services, self._listener
         assert services is not None
         assert listener is not None
+        old, old_audit = state.snapshot, state.audit
+        # On a thread: certificates and files take tens of milliseconds.
+        prepared, tls = await trio.to_thread.run_sync(self._build)
+        # Nothing below can fail.
+        config, audit = prepared.snapshot.config, prepared.audit
+        self._generation += 1
         if audit is not None and audit is not old_audit:
             await services.start(audit.run)
         for pool in state.apply(prepared):
             pool.close()
+        if audit is not None:
+            audit.redactor = prepared.snapshot.redactor
+        self._metrics.configure(config.metrics)
+        configure_log(config.log)
         self._health.configure(cache_ttl_s=config.health.cache_ttl, timeout_s=config.health.timeout)
         listener.bounds = _bounds(config)
         listener.max_connections = config.limits.max_connections
         if tls is not None:
             listener.tls = tls
         if old_audit is not None and old_audit is not audit:
-            await old_audit.drain(AUDIT_DRAIN_S)
+            # It may take its time: neither a next reload nor a stop waits for it.
+            services.start_soon(old_audit.drain, AUDIT_DRAIN_S)
         return old
+
+    def _build(self) -> tuple[Prepared, ssl.SSLContext | None]:
+        """All of a new state that can fail. Changes nothing.
+
+        Raises:
+            ConfigError: something in it is wrong, or a file that it names can't be used.
+        """
+        state = self.state
+        snapshot = read_snapshot(self._path, self._environ, self._generation + 1)
+        config = snapshot.config
+        tls = None
+        if config.tls is not None and state.snapshot.config.tls is not None:
+            # What the listener can speak was settled when it was opened.
+            tls = server_context(config.tls.cert, config.tls.key, http2=self._http2)
+        audit = state.audit
+        if audit is None or not audit.matches(config.audit):
+            audit = AuditLog.of(config.audit, snapshot.redactor, self._metrics)
+        return prepare(snapshot, audit, state), tls
 
     def _reap(self, now: float) -> None:
         for pool in self.state.pools.values():

@@ -7,7 +7,7 @@ reason included.
 
 A struct says what may be written, not what it means: nothing here is compiled,
 looked up or opened, and no value depends on another. ``config/validate.py`` checks
-across fields, ``config/snapshot.py`` compiles.
+across fields, ``config/snapshot.py`` compiles. It is long because the format is in one file.
 
 Durations are Go's strings (``"30s"``, ``"2m"``, ``"1h30m"``) or numbers of seconds;
 they arrive here as ``Duration`` (a float of seconds). Credentials arrive as
@@ -487,7 +487,7 @@ class Config(Section, frozen=True):
     allowed_hosts: list[str] = field(default_factory=list)
     """Names in `Host` that are served, with or without port. A loopback listener serves loopback names in any case; another one serves every name when this is empty."""
     trusted_proxies: list[str] = field(default_factory=list)
-    """Networks (`10.0.0.0/8`) whose `X-Forwarded-For` is believed."""
+    """Networks (`10.0.0.0/8`) whose `X-Forwarded-For` is believed. Whoever comes through a Unix socket is believed as well, once this names anything."""
     inspection: InspectionConfig = field(default_factory=InspectionConfig)
     """Looking into answers."""
     circuit_breaker: BreakerConfig = field(default_factory=BreakerConfig)

@@ -22,6 +22,7 @@ from mcpx.config.model import AuthConfig, Config, PolicyConfig, ServerConfig, Ti
 from mcpx.config.notices import notices
 from mcpx.config.validate import validate
 from mcpx.core.addresses import Networks, parse_networks
+from mcpx.core.globs import GlobSet, parse_glob
 from mcpx.core.identity import Authenticator, Kind
 from mcpx.core.origins import Origins
 from mcpx.core.policy import Policy, PolicyFault, both, compile_policy
@@ -58,6 +59,7 @@ class Route:
     policy: Policy
     client_policies: dict[str, Policy]
     forward_headers: frozenset[bytes]
+    paths: GlobSet
     timeouts: Timeouts
 
     def policy_for(self, principal_name: str) -> Policy:
@@ -188,6 +190,7 @@ def _route(server: ServerConfig, policies: _Policies, config: Config) -> Route:
         url=parse_upstream_url(server.url) if server.url is not None else None,
         policy=policy,
         client_policies=client_policies,
+        paths=GlobSet(parse_glob(path) for path in server.paths),
         forward_headers=frozenset(name.lower().encode() for name in server.forward_headers),
         timeouts=_timeouts(server, config.timeouts),
     )

@@ -58,15 +58,14 @@ def client_address(peer: str, forwarded_for: bytes | None, trusted: Networks) ->
 
     ``peer`` is the other end of the connection, ``forwarded_for`` the value of
     ``X-Forwarded-For`` (several such headers joined by commas, in their order).
-    Without trusted networks, and for a peer that has no IP address, it is the peer as
-    it was given. Never raises.
+    Without trusted networks it is the peer as it was given. A peer without an IP address
+    came through a Unix socket, which only a proxy on this machine can: it is believed
+    where any proxy is. Never raises.
     """
     if not trusted:
         return peer
     address = _parse(peer)
-    if address is None:
-        return peer
-    if forwarded_for is not None and _is_trusted(address, trusted):
+    if forwarded_for is not None and (address is None or _is_trusted(address, trusted)):
         entries = forwarded_for.rsplit(b",", _MOST_HOPS)[-_MOST_HOPS:]
         for entry in reversed(entries):
             hop = _parse_entry(entry)
@@ -75,7 +74,7 @@ def client_address(peer: str, forwarded_for: bytes | None, trusted: Networks) ->
             address = hop
             if not _is_trusted(hop, trusted):
                 break
-    return str(address)
+    return peer if address is None else str(address)
 
 
 def _is_trusted(address: IPv4Address | IPv6Address, trusted: Networks) -> bool:

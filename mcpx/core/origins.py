@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterable
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple, TypeVar
 
 from mcpx.errors import OriginRefused
@@ -156,7 +156,7 @@ class Origins:
         if self._checks_host:
             self._check_host(host)
         parsed = _parse_origin(origin)
-        if not (self._is_listed(origin, parsed) or _is_own(parsed, host)):
+        if not (self._is_listed(origin, parsed) or self._is_own(parsed, host)):
             raise OriginRefused("this Origin may not call this gateway")
         if host is None or len(host) <= _LONGEST_AUTHORITY:
             _remember(self._pairs_known, pair)
@@ -219,6 +219,22 @@ class Origins:
             return True
         return port is None and ((host, 80) in hosts or (host, 443) in hosts)
 
+    def _is_own(self, origin: _Origin | None, host: bytes | None) -> bool:
+        """Whether the page came from the authority that it calls.
+
+        Where ``Host`` was not checked, a name proves nothing: a page of any site can have
+        its own name point here. An address can't be made to.
+        """
+        if origin is None or host is None or origin.scheme not in _DEFAULT_PORTS:
+            return False
+        authority = _parse_authority(host)
+        if authority is None:
+            return False
+        if not (self._checks_host or _is_loopback(authority.host) or _is_address(authority.host)):
+            return False
+        port = _DEFAULT_PORTS[origin.scheme] if authority.port is None else authority.port
+        return (authority.host, port) == (origin.host, origin.port)
+
     def _is_listed(self, origin: bytes, parsed: _Origin | None) -> bool:
         """Whether ``origin`` is one that lists or the listener's place let in."""
         if parsed is None:
@@ -228,15 +244,13 @@ class Origins:
         return self._loopback and parsed.scheme in _DEFAULT_PORTS and _is_loopback(parsed.host)
 
 
-def _is_own(origin: _Origin | None, host: bytes | None) -> bool:
-    """Whether the page came from the authority that it calls."""
-    if origin is None or host is None or origin.scheme not in _DEFAULT_PORTS:
+def _is_address(host: str) -> bool:
+    """Whether a host is an IP address, which no name server can point elsewhere."""
+    try:
+        ip_address(host.strip("[]"))
+    except ValueError:
         return False
-    authority = _parse_authority(host)
-    if authority is None:
-        return False
-    port = _DEFAULT_PORTS[origin.scheme] if authority.port is None else authority.port
-    return (authority.host, port) == (origin.host, origin.port)
+    return True
 
 
 def _is_loopback(host: str) -> bool:

@@ -16,6 +16,8 @@ A layer asks, in this order, and the first refusal is the one that is told:
 What it must never do: allow what it can't judge. All but the last step depends on the
 method and the name alone, so their outcomes are remembered; a tool without rules about
 its arguments never has them decoded.
+
+It is long because every step of the decision is in one file, to be read in one go.
 """
 
 from __future__ import annotations

@@ -109,7 +109,8 @@ def _headers(ex: Exchange, authority: bytes, extra: frozenset[bytes]) -> Headers
     if ex.session is not None:
         headers.append((b"mcp-session-id", ex.session))
     headers.append((b"x-request-id", ex.request_id))
-    headers.append((b"x-forwarded-for", ex.client_ip.encode("ascii", "replace")))
+    if ex.client_ip != "unix":
+        headers.append((b"x-forwarded-for", ex.client_ip.encode("ascii", "replace")))
     headers.append((b"x-forwarded-proto", request.scheme.encode()))
     host = ex.headers.get(b"host")
     if host is not None:

@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from mcpx._speedups.frames_py import elements, members, scan, string
-from mcpx.core.globs import fold, piles_marks
+from mcpx.core.globs import GlobSet, fold, piles_marks
 from mcpx.core.policy import Kind
 from mcpx.errors import (
     INVALID_PARAMS,
@@ -224,7 +224,7 @@ def find_route(ex: Exchange) -> None:
         raise UnknownServer("no server of that name; GET /servers lists them")
     ex.route = route
     if slash:
-        ex.upstream_path = _below(route.server.paths, below)
+        ex.upstream_path = _below(route.paths, below)
     if ex.query and not route.server.forward_query:
         raise BadRequest(
             "a query string is not forwarded to this server; "
@@ -244,9 +244,9 @@ def _parameters(query: bytes) -> set[str]:
     return {fold(name.partition("[")[0].partition("\0")[0]) for name in names if name}
 
 
-def _below(allowed: list[str], below: bytes) -> bytes:
+def _below(allowed: GlobSet, below: bytes) -> bytes:
     path = "/" + below.decode("latin-1")
-    if _is_plain(path) and any(_matches(pattern, path) for pattern in allowed):
+    if _is_plain(path) and allowed.matches(path):
         return path.encode("latin-1")
     raise UnknownServer("this path below the server is not served; use /mcp/{name} itself")
 
@@ -266,8 +266,3 @@ def _is_plain(path: str) -> bool:
         all(segment.partition(";")[0].strip(".") or not segment for segment in segments)
         and "" not in segments[:-1]
     )
-
-
-def _matches(pattern: str, path: str) -> bool:
-    """A path, or one that ends in ``*`` and stands for all that start so."""
-    return path.startswith(pattern[:-1]) if pattern.endswith("*") else path == pattern

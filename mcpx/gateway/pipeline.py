@@ -106,7 +106,7 @@ class Pipeline:
 
     async def _steps(self, ex: Exchange) -> None:
         ex.client_ip = client_address(
-            ex.client_ip, ex.headers.get(b"x-forwarded-for"), ex.snapshot.trusted_networks
+            ex.client_ip, _forwarded_for(ex), ex.snapshot.trusted_networks
         )
         ex.snapshot.origins.check(ex.headers.get(b"host"), ex.headers.get(b"origin"))
         if ex.request.method == "OPTIONS":
@@ -355,6 +355,13 @@ async def preflight(ex: Exchange) -> None:
                          headers=((b"allow", b"GET, POST, DELETE"),))  # fmt: skip
     ex.outcome, ex.status, ex.allowed = "page", 204, True
     await ex.reply.answer(204, [(b"x-request-id", ex.request_id), *told], b"")
+
+
+def _forwarded_for(ex: Exchange) -> bytes | None:
+    """What the request's ``X-Forwarded-For`` headers say together, if anybody may say it."""
+    if not ex.snapshot.trusted_networks or b"x-forwarded-for" not in ex.headers:
+        return None
+    return b",".join(value for name, value in ex.request.headers if name == b"x-forwarded-for")
 
 
 def _identify_message(ex: Exchange) -> None:

@@ -13,7 +13,6 @@ from typing import Final
 
 import trio
 
-from mcpx.core.outcome import MAX_BYTES
 from mcpx.errors import GatewayError, Overloaded, RemoteProtocolError, UpstreamError
 from mcpx.gateway.exchange import Exchange
 from mcpx.gateway.inspection import Inspection
@@ -26,6 +25,8 @@ from mcpx.transport.wire import Broken
 
 __all__ = ["relay"]
 
+#: An answer that arrives in parts is looked into up to this size.
+COPY_BYTES: Final = 64 * 1024
 _REFUSED: Final = {
     401: "the server refuses the gateway's credentials",
     407: "a proxy before the server refuses the gateway's credentials",
@@ -132,7 +133,7 @@ async def _plain(
     await reply.start(status, headers, answer.head.content_length)
     while data:
         size += len(data)
-        if size <= MAX_BYTES:
+        if size <= COPY_BYTES:
             copy.append(data)
         else:
             copy.clear()

@@ -39,7 +39,7 @@ import enum
 from collections import OrderedDict
 from collections.abc import Hashable
 from types import TracebackType
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 
 import trio
 
@@ -83,115 +83,106 @@ class _Seat(Generic[V]):
 class _Record(Generic[V]):
     """What goes on for one key."""
 
-    __slots__ = ("alone", "followers", "has_leader", "queue")
+    __slots__ = ("_flight", "_key", "alone", "followers", "has_leader", "queue")
 
-    def __init__(self) -> None:
-        self.has_leader = True
-        #: Those who wait for what the leader brings.
+    def __init__(self, flight: SingleFlight[Any, V], key: Hashable) -> None:
+        self._flight = flight
+        self._key = key
+        self.has_leader = False
+        #: Those who wait for what the leader brings: none without a leader.
         self.followers: OrderedDict[_Seat[V], None] = OrderedDict()
-        #: Those who go alone as soon as a place is free.
+        #: Those who go alone as soon as a place is free: none while one is.
         self.queue: OrderedDict[_Seat[V], None] = OrderedDict()
         self.alone = 0
 
-    @property
-    def idle(self) -> bool:
-        """Nobody works or waits. (Who waits in the queue waits for one that works.)"""
-        return not (self.has_leader or self.alone)
+    def lead(self) -> Turn[V]:
+        """The turn of a new leader."""
+        self.has_leader = True
+        self._flight.led += 1
+        return Turn(Role.LEADS, self)
+
+    def share(self, role: Role, value: V) -> None:
+        """A turn ends: all who wait get ``value``."""
+        self._stop(role)
+        for seats in (self.followers, self.queue):
+            while seats:
+                self._flight.shared += 1
+                _wake(seats, Turn(Role.SHARED, None, value))
+        self._settle()
+
+    def decline(self, role: Role) -> None:
+        """A turn ends: if it led, those who waited for it may go alone."""
+        self._stop(role)
+        if role is Role.LEADS:
+            self.queue.update(self.followers)
+            self.followers.clear()
+        self._settle()
+
+    def leave(self, role: Role) -> None:
+        """A turn ends with nothing said: if it led, the next leads."""
+        self._stop(role)
+        if role is Role.LEADS and self.followers:
+            _wake(self.followers, self.lead())
+        self._settle()
+
+    def _stop(self, role: Role) -> None:
+        if role is Role.LEADS:
+            self.has_leader = False
+        else:
+            self.alone -= 1
+
+    def _settle(self) -> None:
+        """Fill the places of those who go alone; be forgotten if nobody works any more."""
+        flight = self._flight
+        while self.queue and self.alone < flight.max_alone:
+            self.alone += 1
+            flight.alone += 1
+            _wake(self.queue, Turn(Role.ALONE, self))
+        if not (self.has_leader or self.alone):
+            flight.forget(self._key)
 
 
 class Turn(Generic[V]):
     """What somebody who joined is to do. ``value`` is there for ``SHARED`` alone."""
 
-    __slots__ = ("_close", "_open", "_value", "role")
+    __slots__ = ("_record", "_value", "role")
 
-    def __init__(self, role: Role, close: _Closing[V] | None, value: V | None = None) -> None:
+    def __init__(self, role: Role, record: _Record[V] | None, value: V | None = None) -> None:
         self.role = role
-        self._close = close
+        #: Where to say how it ended; ``None`` when that is said or there is nothing to say.
+        self._record = record
         self._value = value
-        self._open = close is not None
 
     @property
     def value(self) -> V:
         """What was shared. Raises LocalProtocolError in a turn that has to work itself."""
         if self.role is not Role.SHARED:
             raise LocalProtocolError("this turn has to work for its value itself")
-        return self._value  # type: ignore[return-value]  # None only where V is optional
+        return cast("V", self._value)
 
     def share(self, value: V) -> None:
-        """Give ``value`` to all who wait. Raises LocalProtocolError if it is too late."""
-        self._closing().share(self.role, value)
+        """Give ``value`` to all who wait. Raises LocalProtocolError if an end was said."""
+        self._end().share(self.role, value)
 
     def decline(self) -> None:
         """What was brought is for this turn alone: the others go on for themselves.
 
         In a turn that is alone, this makes room for the next. Raises LocalProtocolError
-        if it is too late.
+        if an end was said.
         """
-        self._closing().decline(self.role)
+        self._end().decline(self.role)
 
-    def _closing(self) -> _Closing[V]:
-        if not self._open or self._close is None:
+    def leave(self) -> None:
+        """What the end of the block does: if no end was said, this turn brought nothing."""
+        if self._record is not None:
+            self._end().leave(self.role)
+
+    def _end(self) -> _Record[V]:
+        record = self._record
+        if record is None:
             raise LocalProtocolError("this turn has nothing to say, or has said it")
-        self._open = False
-        return self._close
-
-    def _leave(self) -> None:
-        if self._open:
-            self._closing().leave(self.role)
-
-
-class _Closing(Generic[V]):
-    """The end of a turn, seen from its key's record."""
-
-    __slots__ = ("flight", "key", "record")
-
-    def __init__(self, flight: SingleFlight[K, V], key: K, record: _Record[V]) -> None:
-        self.flight: SingleFlight[Hashable, V] = flight  # type: ignore[assignment]  # K is erased
-        self.key: Hashable = key
-        self.record = record
-
-    def share(self, role: Role, value: V) -> None:
-        record = self.record
-        self._stop(role)
-        flight = self.flight
-        for seats in (record.followers, record.queue):
-            while seats:
-                flight.shared += 1
-                _wake(seats, Turn(Role.SHARED, None, value))
-        self._settle()
-
-    def decline(self, role: Role) -> None:
-        record = self.record
-        self._stop(role)
-        if role is Role.LEADS:
-            record.queue.update(record.followers)
-            record.followers.clear()
-        self._settle()
-
-    def leave(self, role: Role) -> None:
-        record = self.record
-        self._stop(role)
-        if role is Role.LEADS and record.followers:
-            record.has_leader = True
-            self.flight.led += 1
-            _wake(record.followers, Turn(Role.LEADS, self))
-        self._settle()
-
-    def _stop(self, role: Role) -> None:
-        if role is Role.LEADS:
-            self.record.has_leader = False
-        else:
-            self.record.alone -= 1
-
-    def _settle(self) -> None:
-        """Fill the places of those who go alone; forget a record that nobody needs."""
-        record, flight = self.record, self.flight
-        while record.queue and record.alone < flight.max_alone:
-            record.alone += 1
-            flight.alone += 1
-            _wake(record.queue, Turn(Role.ALONE, self))
-        if record.idle:
-            flight.forget(self.key)
+        self._record = None
+        return record
 
 
 def _wake(seats: OrderedDict[_Seat[V], None], turn: Turn[V]) -> None:
@@ -220,7 +211,7 @@ class _Joining(Generic[K, V]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._turn._leave()  # noqa: SLF001 - for this module alone
+        self._turn.leave()
 
 
 _RETRY: Final = ((b"retry-after", b"1"),)
@@ -265,14 +256,12 @@ class SingleFlight(Generic[K, V]):
         """What ``join`` enters with."""
         record = self._records.get(key)
         if record is None:
-            record = self._records[key] = _Record()
+            record = self._records[key] = _Record(self, key)
         elif record.has_leader:
             return await self._follow(record)
-        # Those who go alone are at work for an answer that could not be shared; it may be
-        # another story now, and one at a time may find out.
-        record.has_leader = True
-        self.led += 1
-        return Turn(Role.LEADS, _Closing(self, key, record))
+        # With a record and no leader, some go alone since nothing could be shared. That may
+        # be over: one at a time may find out.
+        return record.lead()
 
     def forget(self, key: K) -> None:
         """Drop the record of a key that nobody works on any more."""

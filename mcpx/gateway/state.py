@@ -11,6 +11,7 @@ What it must never do: fail half-way. What can fail (certificates, files) is bui
 
 from __future__ import annotations
 
+import os
 import secrets
 import ssl
 from typing import Final
@@ -112,13 +113,27 @@ def _same_pool(route: Route, limits: LimitsConfig, old: State | None) -> Upstrea
     before = old.snapshot.routes.get(route.name) if old is not None else None
     if old is None or before is None:
         return None
-    a, b = before.server, route.server
+    a, b, was = before.server, route.server, old.snapshot.config.limits
     same = (
         (a.url, a.tls, a.max_connections) == (b.url, b.tls, b.max_connections)
         and before.timeouts == route.timeouts
-        and old.snapshot.config.limits == limits
+        and (was.max_header_bytes, was.max_header_count)
+        == (limits.max_header_bytes, limits.max_header_count)
     )
-    return old.pools.get(route.name) if same else None
+    pool = old.pools.get(route.name)
+    return pool if same and pool is not None and pool.files == _versions(b.tls) else None
+
+
+def _versions(tls: ServerTls) -> tuple[object, ...]:
+    """What tells whether the files of ``tls`` have changed since."""
+    versions: list[object] = []
+    for path in (tls.ca, tls.cert, tls.key):
+        try:
+            found = os.stat(path) if path is not None else None
+        except OSError:
+            found = None
+        versions.append(found and (found.st_mtime_ns, found.st_size, found.st_ino))
+    return tuple(versions)
 
 
 def _pool(route: Route, limits: LimitsConfig) -> UpstreamPool:
@@ -137,6 +152,7 @@ def _pool(route: Route, limits: LimitsConfig) -> UpstreamPool:
         tls=_client_context(route.name, tls) if route.url.scheme == "https" else None,
         server_name=tls.server_name or route.url.host,
         parser=parser,
+        files=_versions(tls),
     )
 
 
@@ -144,7 +160,7 @@ def _client_context(name: str, tls: ServerTls) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=tls.ca)
         if tls.cert is not None:
-            context.load_cert_chain(tls.cert, tls.key)
+            context.load_cert_chain(tls.cert, tls.key, password="")
     except (OSError, ssl.SSLError) as exc:
         raise ConfigError([f"servers: {name}: tls: {exc}; check the files it names"]) from exc
     context.minimum_version = ssl.TLSVersion.TLSv1_2

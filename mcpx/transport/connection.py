@@ -193,6 +193,8 @@ class Connection:
                 return
 
     def _begin(self, head: RequestHead) -> None:
+        # What is left of the time to read is not a bound on serving.
+        self.watch.rest()
         self.busy = True
         self.started = False
         self._head_only = head.method == "HEAD"
@@ -212,7 +214,8 @@ class Connection:
                 watch.until(trio.current_time() + bounds.keep_alive_s, "idle")
                 # Nothing can have come yet: the client waited for the last answer.
                 received = await self._wire.receive(wait_first=True)
-                if not received:
+                if not received or watch.expired:
+                    # The deadline may pass just as a request comes: it is not served by halves.
                     return None
             # Else a part of this request, or what is wrong with it, came with the last one.
             watch.until(trio.current_time() + bounds.read_s, "request")

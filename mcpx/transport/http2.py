@@ -21,6 +21,9 @@ that are ready to be written (``BUFFER_BYTES``; past them streams wait, and noth
 read, so that a client that makes us answer and reads nothing is held up itself); a
 client that takes nothing (``timeouts.write``); a connection without a stream
 (``timeouts.keep_alive``).
+
+It is one long file because a connection and its streams share one state: they wake, count
+and end each other.
 """
 
 from __future__ import annotations

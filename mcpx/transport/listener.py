@@ -11,6 +11,7 @@ wait in the kernel's queue, and those that are served notice nothing.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -110,7 +111,8 @@ def server_context(cert: str, key: str, *, http2: bool = False) -> ssl.SSLContex
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(cert, key)
+        # An empty password: a key that needs one is refused, not asked for on a terminal.
+        context.load_cert_chain(cert, key, password="")
     except (OSError, ssl.SSLError) as exc:
         raise ConfigError([f"tls: {cert}, {key}: {exc}; give a PEM chain and its key"]) from exc
     context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
@@ -222,12 +224,12 @@ class Listener:
         sock = self._socket
         while True:
             await trio.lowlevel.wait_readable(sock)
-            while True:
-                if self.connections >= self.max_connections:
-                    self._room = trio.Event()
-                    self._end_an_idle_one()
-                    await self._room.wait()
-                    continue
+            # Somebody waits: only now is room to be made.
+            while self.connections >= self.max_connections:
+                self._room = trio.Event()
+                self._end_an_idle_one()
+                await self._room.wait()
+            while self.connections < self.max_connections:
                 try:
                     accepted, address = sock.accept()
                 except BlockingIOError:
@@ -290,7 +292,8 @@ class Listener:
     async def _wire(self, sock: socket.socket) -> Wire | None:
         sock.setblocking(False)
         if not self._unix:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with contextlib.suppress(OSError):  # it may be gone already
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.tls is None:
             return PlainWire(sock)
         stream = trio.SSLStream(

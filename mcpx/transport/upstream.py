@@ -129,6 +129,7 @@ class UpstreamPool:
         tls: how to speak TLS, for ``https``.
         server_name: the name to verify.
         parser: makes a response parser.
+        files: what the files named in the settings were like when they were read.
     """
 
     def __init__(
@@ -140,9 +141,11 @@ class UpstreamPool:
         tls: ssl.SSLContext | None,
         server_name: str,
         parser: Callable[[], ResponseParser],
+        files: tuple[object, ...] = (),
     ) -> None:
         self.url = url
         self.timeouts = timeouts
+        self.files = files
         self._limit = max_connections
         self._tls = tls
         self._server_name = server_name

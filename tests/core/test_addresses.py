@@ -22,8 +22,12 @@ def test_a_peer_that_is_not_trusted_is_not_believed():
     assert client_address("203.0.113.9", b"1.2.3.4", TRUSTED) == "203.0.113.9"
 
 
-def test_a_peer_without_an_ip_address_is_returned_as_it_is():
-    assert client_address("/run/mcpx.sock", b"1.2.3.4", TRUSTED) == "/run/mcpx.sock"
+def test_a_peer_behind_a_unix_socket_is_believed_where_any_proxy_is():
+    assert client_address("unix", b"1.2.3.4", TRUSTED) == "1.2.3.4"
+    assert client_address("unix", b"6.6.6.6, 1.2.3.4, 10.0.0.1", TRUSTED) == "1.2.3.4"
+    assert client_address("unix", b"1.2.3.4", ()) == "unix"
+    assert client_address("unix", None, TRUSTED) == "unix"
+    assert client_address("unix", b"nonsense", TRUSTED) == "unix"
 
 
 def test_the_rightmost_entry_that_is_not_trusted_is_the_client():

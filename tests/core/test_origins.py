@@ -151,8 +151,18 @@ def test_a_good_origin_does_not_excuse_a_rebound_host():
     assert not lets_in(LOCAL, b"evil.example.com", b"http://localhost")
 
 
-def test_a_page_may_call_the_authority_that_it_came_from():
+def test_a_name_that_nobody_checked_proves_nothing_about_a_page():
+    # Any site can have its own name point at a gateway in the local network.
     remote = Origins(loopback=False)
+    assert lets_in(remote, b"evil.example:8080", None)
+    assert not lets_in(remote, b"evil.example:8080", b"http://evil.example:8080")
+    assert lets_in(remote, b"192.0.2.7:8080", b"http://192.0.2.7:8080")
+    assert lets_in(remote, b"[2001:db8::1]:8080", b"http://[2001:db8::1]:8080")
+    assert lets_in(remote, b"localhost:8080", b"http://localhost:8080")
+
+
+def test_a_page_may_call_the_authority_that_it_came_from():
+    remote = Origins(loopback=False, allowed_hosts=["gw.example"])
     assert lets_in(remote, b"gw.example", b"https://gw.example")
     assert lets_in(remote, b"gw.example:443", b"https://GW.example")
     assert lets_in(remote, b"gw.example:8080", b"http://gw.example:8080")

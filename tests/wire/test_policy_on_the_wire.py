@@ -259,7 +259,7 @@ async def test_streams_ends_of_sessions_and_responses_can_be_denied(tmp_path):
     async with running(tmp_path, policy(deny_methods=["DELETE"])) as gateway:
         assert (await gateway.request("DELETE", "/mcp/demo")).status == 403
         assert (await gateway.get("/mcp/demo")).status == 200
-        assert (await gateway.post(answer)).status == 200
+        assert (await gateway.post(answer)).status == 202
 
 
 async def test_a_refused_list_keeps_its_status_for_who_may_not_see_all(tmp_path):
