@@ -53,6 +53,7 @@ from mcpx.services.metrics import Metrics
 from mcpx.services.watch import ConfigWatcher
 from mcpx.transport.connection import Bounds
 from mcpx.transport.deadlines import Deadlines
+from mcpx.transport.http import Budget
 from mcpx.transport.listener import Listener, open_socket, server_context
 
 __all__ = ["App", "read_snapshot", "run"]
@@ -190,6 +191,7 @@ class App:
             admit=self.pipeline.admit,
             unread=self.pipeline.unread,
             bounds=_bounds(config),
+            budget=Budget(config.limits.max_bodies_bytes),
             deadlines=self._deadlines,
             max_connections=config.limits.max_connections,
             tls=tls,
@@ -294,6 +296,7 @@ class App:
         configure_log(config.log)
         self._health.configure(cache_ttl_s=config.health.cache_ttl, timeout_s=config.health.timeout)
         listener.bounds = _bounds(config)
+        listener.budget.resize(config.limits.max_bodies_bytes)
         listener.max_connections = config.limits.max_connections
         if tls is not None:
             listener.tls = tls

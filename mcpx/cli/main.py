@@ -57,9 +57,12 @@ class _Duration(click.ParamType[float]):
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         try:
-            return float(parse_duration(str(value)))
+            seconds = float(parse_duration(str(value)))
         except ValueError as exc:
             self.fail(str(exc), param, ctx)
+        if seconds < 0:
+            self.fail("a time can't be negative", param, ctx)
+        return seconds
 
 
 @click.group(

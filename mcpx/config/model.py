@@ -243,6 +243,8 @@ class AuthConfig(Section, frozen=True):
     """For oauth: the claim that names the principal."""
     oauth: OauthConfig | None = None
     """Settings of `type: oauth`."""
+    operators: list[str] = field(default_factory=list)
+    """Clients that may read `/servers`, `/metrics` and all of `/health`. When empty, every client may."""
     public: list[Literal["health", "metrics", "servers"]] = field(default_factory=list)
     """Pages that need no credential. `/health` never needs one: without it, it tells its status and nothing else, whether it is named here or not."""
 
@@ -402,6 +404,12 @@ class LimitsConfig(Section, frozen=True):
     """A request's body."""
     max_unauthenticated_bytes: Count = 65_536
     """A request's body before its sender is known; larger ones are refused unread when authentication is on."""
+    max_bodies_bytes: Positive = 256 * 1024 * 1024
+    """Bodies that are on their way at one time, together; further ones get 503."""
+    max_calls_per_client: Positive = 128
+    """Requests of one client (by name, or by address without authentication) that servers work on at one time."""
+    max_streams_per_client: Positive = 1024
+    """Event streams of one client that are open at one time."""
     max_depth: Positive = 64
     """Nesting of a JSON-RPC message."""
     max_listing_bytes: Positive = 16 * 1024 * 1024

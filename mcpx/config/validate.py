@@ -237,6 +237,13 @@ def _auth(config: Config) -> Iterator[Fault]:
         yield from _auth_type(auth)
     yield from _auth_header(auth)
     yield from _credentials(auth)
+    known = _credential_names(auth)
+    for index, operator in enumerate(auth.operators):
+        if operator not in known:
+            yield Fault(
+                ("auth", "operators", index), f"no client is called {quote(operator)}",
+                _meant(operator, known),
+            )  # fmt: skip
     key = config.sessions.key
     if key is not None and len(key.reveal()) < _SEALING_KEY:
         yield Fault(

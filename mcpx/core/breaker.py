@@ -209,7 +209,7 @@ class Breaker:
 
 
 def _wait(until: float, now: float) -> float:
-    """The fewest seconds which, added to ``now`` in floating point, reach ``until``."""
+    """Seconds from ``now`` to ``until``: a hair more where their rounded sum would fall short."""
     wait_s = until - now
     while now + wait_s < until:
         wait_s = nextafter(wait_s, inf)

@@ -213,7 +213,7 @@ def verify(
 ) -> Claims:
     """The claims of ``token``, for an endpoint whose identifiers are ``accepted``.
 
-    ``now`` is the time of day in seconds. Costs 70 to 500 µs, by algorithm.
+    ``now`` is the time of day in seconds. Costs 70 to 600 µs, by algorithm.
 
     Raises:
         UnknownKey: the set has no key of that name; a newer set may have it.

@@ -14,11 +14,12 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from mcpx.config.describe import masked_url
-from mcpx.errors import BadRequest, Unauthorized
+from mcpx.errors import BadRequest, PolicyDenied, Unauthorized
 from mcpx.gateway.exchange import Exchange
 from mcpx.gateway.pipeline import identify, limit_stranger
 from mcpx.gateway.state import State
 from mcpx.services.health import Health
+from mcpx.services.metrics import CONTENT_TYPE
 
 __all__ = ["pages"]
 
@@ -36,7 +37,8 @@ def pages(state: State, health: Health) -> dict[bytes, Callable[[Exchange], Awai
             report = await health.public_report(routes)
         else:
             limit_stranger(ex, state)
-            report = await health.report(routes)
+            known = _is_operator(ex)
+            report = await (health.report if known else health.public_report)(routes)
         status = 503 if report["status"] == "unhealthy" else 200
         body = msgspec.json.format(msgspec.json.encode(report), indent=2)
         await _page(ex, status, b"application/json", body)
@@ -60,7 +62,7 @@ def pages(state: State, health: Health) -> dict[bytes, Callable[[Exchange], Awai
         _readable(ex)
         _authorized(ex, state, "metrics")
         body = await state.metrics.exposition()
-        await _page(ex, 200, b"text/plain; version=0.0.4; charset=utf-8", body)
+        await _page(ex, 200, CONTENT_TYPE, body)
 
     return {
         b"/health": show_health,
@@ -79,7 +81,14 @@ def _authorized(ex: Exchange, state: State, page: str) -> None:
     """Pages are limited by address alone: the traffic of clients can't hide them."""
     if page not in ex.snapshot.public:
         identify(ex, state)
+        if not _is_operator(ex):
+            raise PolicyDenied("this page is for operators; `auth.operators` names them")
     limit_stranger(ex, state)
+
+
+def _is_operator(ex: Exchange) -> bool:
+    operators = ex.snapshot.config.auth.operators
+    return not operators or ex.principal.name in operators
 
 
 async def _page(ex: Exchange, status: int, content_type: bytes, body: bytes) -> None:

@@ -24,7 +24,7 @@ from mcpx.errors import (
 )
 from mcpx.gateway.exchange import Exchange
 from mcpx.protocol.headers import decode_value, is_json_content_type
-from mcpx.protocol.mcp import TARGETS, is_modern
+from mcpx.protocol.mcp import MIRRORED_MEMBERS, TARGETS, is_modern
 
 __all__ = ["find_route", "read_message"]
 
@@ -132,7 +132,7 @@ def _same_in_headers(ex: Exchange) -> None:
 def _task_id(ex: Exchange) -> str | None:
     frame = ex.frame
     assert frame is not None
-    if frame.method is None or not frame.method.startswith("tasks/") or frame.params is None:
+    if MIRRORED_MEMBERS.get(frame.method or "") != "taskId" or frame.params is None:
         return None
     body = ex.request.body
     for key, start, end in members(body, frame.params[0]):

@@ -102,12 +102,12 @@ class Pipeline:
         ex = Exchange(request, reply, state.snapshot, trio.current_time())
         # Of one moment with the snapshot: a reload may come before they are used.
         ex.pools = state.pools
+        ex.client_ip = client_address(
+            request.peer, _forwarded_for(ex), ex.snapshot.trusted_networks
+        )
         return ex
 
     async def _steps(self, ex: Exchange) -> None:
-        ex.client_ip = client_address(
-            ex.client_ip, _forwarded_for(ex), ex.snapshot.trusted_networks
-        )
         ex.snapshot.origins.check(ex.headers.get(b"host"), ex.headers.get(b"origin"))
         if ex.request.method == "OPTIONS":
             await preflight(ex)
@@ -131,9 +131,11 @@ class Pipeline:
         limit_tool(ex, self.state)
         open_session(ex, self.state)
         await self._room(ex)
-        ex.allowed = True
-        with await forward(ex) as answer:
-            await relay(ex, self.state, answer)
+        client = ex.principal.name or ex.client_ip
+        with self.state.shares.call(client, ex.snapshot.config.limits) as share:
+            ex.allowed = True
+            with await forward(ex) as answer:
+                await relay(ex, self.state, answer, share)
 
     async def _aside(self, step: Callable[[Exchange], T], ex: Exchange) -> T:
         """Take a step that reads a large body on a thread: others are served meanwhile."""

@@ -16,6 +16,7 @@ import trio
 from mcpx.errors import GatewayError, Overloaded, RemoteProtocolError, UpstreamError
 from mcpx.gateway.exchange import Exchange
 from mcpx.gateway.inspection import Inspection
+from mcpx.gateway.shares import Share
 from mcpx.gateway.state import LARGE_BYTES, State
 from mcpx.protocol.headers import forwarded_response_headers, is_event_stream
 from mcpx.protocol.mcp import LISTS
@@ -33,7 +34,7 @@ _REFUSED: Final = {
 }
 
 
-async def relay(ex: Exchange, state: State, answer: UpstreamAnswer) -> None:
+async def relay(ex: Exchange, state: State, answer: UpstreamAnswer, share: Share) -> None:
     """Pass on ``answer``; fills in the exchange's status and outcome.
 
     Raises:
@@ -46,6 +47,7 @@ async def relay(ex: Exchange, state: State, answer: UpstreamAnswer) -> None:
     inspection = _inspection(ex, state, head.status)
     try:
         if is_event_stream(content_type):
+            share.becomes_stream()
             answer.streams()
             await _events(ex, state, answer, headers, inspection)
         elif inspection.filters:

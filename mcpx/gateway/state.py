@@ -23,6 +23,7 @@ from mcpx.config.snapshot import Route, Snapshot
 from mcpx.core.limits import RateLimiter, Rates
 from mcpx.core.sessions import SessionSealer, key_from_secret
 from mcpx.errors import ConfigError
+from mcpx.gateway.shares import Shares
 from mcpx.protocol.http1 import ResponseParser
 from mcpx.services.audit import AuditLog
 from mcpx.services.metrics import Metrics
@@ -64,6 +65,7 @@ class State:
         #: Streams without an end of their own; ``app`` cancels them when the gateway stops.
         self.open_streams: set[trio.CancelScope] = set()
         self.stopping = False
+        self.shares = Shares()
         #: Who may read a large text now. One at a time: they would share one interpreter,
         #: and what they hold meanwhile adds up.
         self.aside = trio.CapacityLimiter(1)

@@ -66,6 +66,8 @@ class RequestParser(ABC):
         "_chunks",
         "_closed",
         "_heads",
+        "_last_head",
+        "_last_raw",
         "_left",
         "_max_body",
         "_max_count",
@@ -87,6 +89,9 @@ class RequestParser(ABC):
             malformed=_BAD,
             too_long=_TOO_LONG,
         )
+        # A client repeats its head to the letter; what it means is then known.
+        self._last_raw = b""
+        self._last_head: RequestHead | None = None
         self._ready: deque[tuple[RequestHead, bytes]] = deque()
         self._body = bytearray()
         self._left = 0
@@ -176,6 +181,14 @@ class RequestParser(ABC):
                     self._finish(bytes(last))
 
     def _read_head(self, raw: bytes) -> RequestHead:
+        """The head in ``raw``. Who is given it must not change it: it may be given again."""
+        if raw == self._last_raw and self._last_head is not None:
+            return self._last_head
+        self._last_head = head = self._read_new_head(raw)
+        self._last_raw = raw
+        return head
+
+    def _read_new_head(self, raw: bytes) -> RequestHead:
         match = REQUEST.match(raw)
         if match is None:
             self._heads.refuse_bare_lf(raw)
@@ -236,6 +249,8 @@ class ResponseParser(ABC):
         "_faulty",
         "_heads",
         "_informational",
+        "_last_head",
+        "_last_raw",
         "_left",
         "_max_count",
         "_max_head",
@@ -256,6 +271,8 @@ class ResponseParser(ABC):
             malformed=_BAD_ANSWER,
             too_long=_BAD_ANSWER,
         )
+        self._last_raw = b""
+        self._last_head: ResponseHead | None = None
         self._method: str | None = None
         self._pieces: list[bytes] = []
         self._chunks: ChunkReader | None = None
@@ -372,6 +389,14 @@ class ResponseParser(ABC):
                 self.complete = not self._left
 
     def _read_head(self, raw: bytes) -> ResponseHead:
+        """The head in ``raw``. Who is given it must not change it: it may be given again."""
+        if raw == self._last_raw and self._last_head is not None:
+            return self._last_head
+        self._last_head = head = self._read_new_head(raw)
+        self._last_raw = raw
+        return head
+
+    def _read_new_head(self, raw: bytes) -> ResponseHead:
         match = RESPONSE.match(raw)
         if match is None:
             raise RemoteProtocolError("the head of the answer is malformed", _BAD_ANSWER)

@@ -37,6 +37,19 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "EgressRefused", "Outbound", "OutboundError", "is_public", "place"]
 
 _GIVEN_OUT: Final = ipaddress.IPv6Network("2000::/3")
+# What some versions of ``ipaddress`` hold for global, and no public server is at.
+_NOT_SERVERS: Final = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "168.63.129.16/32",  # Azure's own agent, seen from its machines
+            "192.0.0.0/24",  # protocol assignments; Oracle's metadata among them
+            "192.88.99.0/24",  # 6to4 relays (RFC 7526)
+            "2001::/23",  # protocol assignments, Teredo among them
+            "3fff::/20",  # documentation (RFC 9637)
+        ),
+    )
+)
 #: Addresses of one name that are tried, one after the other.
 _TRIED: Final = 4
 _LONGEST_URL: Final = 2048
@@ -178,12 +191,17 @@ class Outbound:
             if answer.headers.get("content-encoding", "identity").lower() != "identity":
                 raise OutboundError(f"{place(asked.url)} answered in an encoding nobody asked for")
             body = bytearray()
-            async for piece in answer.aiter_raw():
-                body += piece
-                if len(body) > self.limit_bytes:
-                    raise OutboundError(
-                        f"{place(asked.url)} answered with more than {self.limit_bytes} bytes"
-                    )
+            # Leaving the loop would leave httpx's generators unfinished; cancelling what
+            # they wait for ends them from within.
+            with trio.CancelScope() as reading:
+                async for piece in answer.aiter_raw():
+                    body += piece
+                    if len(body) > self.limit_bytes:
+                        reading.cancel()
+            if len(body) > self.limit_bytes:
+                raise OutboundError(
+                    f"{place(asked.url)} answered with more than {self.limit_bytes} bytes"
+                )
             return Answer(answer.status_code, bytes(body))
         finally:
             await answer.aclose()
@@ -221,6 +239,8 @@ class Outbound:
 def is_public(address: Address) -> bool:
     """Whether an address is of the public internet, and says so of itself alone."""
     if not address.is_global or address.is_multicast or address.is_reserved:
+        return False
+    if any(address in network for network in _NOT_SERVERS):
         return False
     if isinstance(address, ipaddress.IPv4Address):
         return True

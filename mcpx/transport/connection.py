@@ -26,7 +26,7 @@ import trio
 from mcpx.errors import LocalProtocolError, RemoteProtocolError
 from mcpx.protocol.http1 import LAST_CHUNK, RequestHead, RequestParser, chunk, response_head
 from mcpx.transport.deadlines import Deadlines, Watch
-from mcpx.transport.http import Admit, Handler, Headers, Request, Unread
+from mcpx.transport.http import Admit, Budget, Handler, Headers, Request, Unread
 from mcpx.transport.wire import Broken, Wire
 
 __all__ = ["Bounds", "Connection"]
@@ -39,6 +39,7 @@ LAST_WORDS_S: Final = 1.0
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _ALLOW: Headers = [(b"allow", b"GET, POST, DELETE")]
 _SLOW = "the request took too long to arrive"
+NO_ROOM: Final = "too many bodies are on their way; send it again in a second"
 
 
 class Bounds:
@@ -74,6 +75,7 @@ class Connection:
     __slots__ = (
         "_admit",
         "_bounds",
+        "_budget",
         "_chunked",
         "_handler",
         "_head_only",
@@ -84,6 +86,7 @@ class Connection:
         "_parser",
         "_peer",
         "_scheme",
+        "_taken",
         "_unread",
         "_wire",
         "busy",
@@ -99,6 +102,7 @@ class Connection:
         peer: str,
         scheme: str,
         bounds: Bounds,
+        budget: Budget,
         handler: Handler,
         admit: Admit,
         unread: Unread,
@@ -107,6 +111,8 @@ class Connection:
         self._peer = peer
         self._scheme = scheme
         self._bounds = bounds
+        self._budget = budget
+        self._taken = 0
         self._handler = handler
         self._admit = admit
         self._unread = unread
@@ -149,6 +155,7 @@ class Connection:
                     raise
         finally:
             deadlines.remove(self.watch)
+            self._give_back()
             self._wire.close()
 
     async def _say(self, words: bytes) -> None:
@@ -184,6 +191,7 @@ class Connection:
             )
             self._begin(head)
             await self._handler(request, self)
+            self._give_back()
             watch.rest()
             watch.limit = float("inf")
             watch.gone = None
@@ -249,9 +257,19 @@ class Connection:
         if refusal is not None:
             await self._refuse(self._render(*refusal))
             return False
+        wanted = self._bounds.body_bytes if head.content_length is None else head.content_length
+        if not self._budget.take(wanted):
+            await self._refuse(self._unreadable(503, NO_ROOM))
+            return False
+        self._taken = wanted
         if head.expect_continue:
             await self._wire.send(_CONTINUE)
         return True
+
+    def _give_back(self) -> None:
+        if self._taken:
+            self._budget.give(self._taken)
+            self._taken = 0
 
     def _unreadable(self, status: int, message: str) -> bytes:
         """The refusal of what can't be read, recorded as every refusal is."""

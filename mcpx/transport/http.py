@@ -11,7 +11,7 @@ from typing import Protocol
 
 from mcpx.transport.deadlines import Watch
 
-__all__ = ["Admit", "Handler", "Headers", "Reply", "Request", "Unread"]
+__all__ = ["Admit", "Budget", "Handler", "Headers", "Reply", "Request", "Unread"]
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -41,6 +41,35 @@ class Request:
             if key == name:
                 return value
         return None
+
+
+class Budget:
+    """Bytes that bodies on their way may take up together, over all connections.
+
+    Each body has a bound of its own; this bounds how many of them come at one time.
+    """
+
+    __slots__ = ("_left", "limit_bytes")
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self._left = limit_bytes
+
+    def take(self, count: int) -> bool:
+        """Set ``count`` bytes aside; whether they were there."""
+        if count > self._left:
+            return False
+        self._left -= count
+        return True
+
+    def give(self, count: int) -> None:
+        """They are free again."""
+        self._left += count
+
+    def resize(self, limit_bytes: int) -> None:
+        """Another bound; what is taken stays taken."""
+        self._left += limit_bytes - self.limit_bytes
+        self.limit_bytes = limit_bytes
 
 
 class Reply(Protocol):

@@ -49,9 +49,9 @@ from mcpx.protocol.http1_messages import (
     judge_request,
     why_no_request,
 )
-from mcpx.transport.connection import LINGER_S, Bounds
+from mcpx.transport.connection import LINGER_S, NO_ROOM, Bounds
 from mcpx.transport.deadlines import Deadlines, Watch
-from mcpx.transport.http import Admit, Handler, Headers, Request, Unread
+from mcpx.transport.http import Admit, Budget, Handler, Headers, Request, Unread
 from mcpx.transport.listener import Listener, Served
 from mcpx.transport.wire import Broken, TlsWire, Wire
 
@@ -79,6 +79,7 @@ class Http2Listener(Listener):
                 wire,
                 peer=peer,
                 bounds=self.bounds,
+                budget=self.budget,
                 handler=self._handler,
                 admit=self._admit,
                 unread=self._unread,
@@ -108,6 +109,7 @@ class Http2Connection:
         "_unread",
         "_wire",
         "bounds",
+        "budget",
         "closing",
         "h2",
         "watch",
@@ -119,6 +121,7 @@ class Http2Connection:
         *,
         peer: str,
         bounds: Bounds,
+        budget: Budget,
         handler: Handler,
         admit: Admit,
         unread: Unread,
@@ -126,6 +129,7 @@ class Http2Connection:
         self._wire = wire
         self._peer = peer
         self.bounds = bounds
+        self.budget = budget
         self._handler = handler
         self._admit = admit
         self._unread = unread
@@ -336,6 +340,11 @@ class Http2Connection:
             if refusal is not None:
                 await stream.answer(*refusal)
                 return None
+            wanted = self.bounds.body_bytes if head.content_length is None else head.content_length
+            if not self.budget.take(wanted):
+                await stream.answer(503, *self._refusal(stream, 503, NO_ROOM))
+                return None
+            stream.taken = wanted
             if head.expect_continue:
                 with suppress(h2.exceptions.ProtocolError):
                     self.h2.send_headers(stream.id, _CONTINUE)
@@ -361,6 +370,7 @@ class Http2Connection:
         return (headers + _ALLOW if status == 405 else headers), body
 
     def _ended(self, stream: _Stream) -> None:
+        self.budget.give(stream.taken)
         del self._streams[stream.id]
         errors = h2.errors.ErrorCodes
         try:
@@ -451,6 +461,7 @@ class _Stream:
         "late",
         "said",
         "started",
+        "taken",
         "too_long",
         "watch",
         "whole",
@@ -466,6 +477,8 @@ class _Stream:
         #: Set when nothing more of the request is waited for.
         self.whole = trio.Event()
         self.too_long = False
+        #: Bytes of the budget that are set aside for its body.
+        self.taken = 0
         #: Whether its body is waited for.
         self.late = False
         self.gone = trio.Event()

@@ -25,7 +25,7 @@ import trio
 from mcpx.errors import ConfigError
 from mcpx.transport.connection import Bounds, Connection
 from mcpx.transport.deadlines import Deadlines
-from mcpx.transport.http import Admit, Handler, Unread
+from mcpx.transport.http import Admit, Budget, Handler, Unread
 from mcpx.transport.wire import PlainWire, TlsWire, Wire
 
 __all__ = ["Listener", "Served", "open_socket", "server_context"]
@@ -155,6 +155,7 @@ class Listener:
         admit: Admit,
         unread: Unread,
         bounds: Bounds,
+        budget: Budget,
         deadlines: Deadlines,
         max_connections: int,
         tls: ssl.SSLContext | None = None,
@@ -165,6 +166,7 @@ class Listener:
         self._admit = admit
         self._unread = unread
         self.bounds = bounds
+        self.budget = budget
         self.max_connections = max_connections
         self.tls = tls
         self._deadlines = deadlines
@@ -284,6 +286,7 @@ class Listener:
             peer=peer,
             scheme="http" if self.tls is None else "https",
             bounds=self.bounds,
+            budget=self.budget,
             handler=self._handler,
             admit=self._admit,
             unread=self._unread,

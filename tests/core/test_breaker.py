@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import timeit
+from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -92,14 +93,22 @@ def test_an_open_breaker_refuses_until_the_very_moment_that_it_told():
     asked_after=st.floats(0, 1),
     cooldown_s=st.floats(1, 1e5),
 )
-def test_the_wait_is_the_least_that_is_enough_at_every_time(now, asked_after, cooldown_s):
+# Here the plain difference, added again, ends a hair too early.
+@example(now=3.426, asked_after=0.08000000000000007, cooldown_s=278.13)
+@example(now=0.733, asked_after=0.5200000000000001, cooldown_s=196.41)
+def test_the_told_wait_is_enough_and_exact_to_the_clocks_last_bit_at_every_time(
+    now, asked_after, cooldown_s
+):
     b = opened(breaker(threshold=1, cooldown_s=cooldown_s), now)
     asked = now + asked_after
     refusal = b.admit(asked)
     if isinstance(refusal, Ticket):
         assert asked >= now + cooldown_s
         return
-    assert isinstance(b.admit(math.nextafter(asked + refusal.wait_s, 0)), Refusal)
+    until = now + cooldown_s
+    surplus = Fraction(refusal.wait_s) - (Fraction(until) - Fraction(asked))
+    assert abs(surplus) <= math.ulp(until)
+    assert isinstance(b.admit(math.nextafter(until, 0)), Refusal)
     assert isinstance(b.admit(asked + refusal.wait_s), Ticket)
 
 
@@ -246,6 +255,13 @@ def test_a_reload_to_fewer_probes_recalls_none_and_tells_the_time_when_enough_ar
     assert refusal.wait_s == pytest.approx(9.0)
     assert isinstance(b.admit(T0 + 12.9), Refusal)
     assert isinstance(b.admit(T0 + 4 + refusal.wait_s), Ticket)
+
+
+def test_a_probe_that_fails_opens_it_also_where_a_reload_has_raised_the_threshold():
+    b = opened(breaker(threshold=1, cooldown_s=5.0))
+    b.resize(10, 5.0, 1, 10.0)
+    ends(b, FAILURE, T0 + 5)
+    assert b.state(T0 + 5) is OPEN
 
 
 @pytest.mark.parametrize(

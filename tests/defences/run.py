@@ -1,16 +1,16 @@
 """Take each defence out of the gateway, and see a test on the wire turn red.
 
-What it is: a program over the table in ``defences.py``. It copies the checkout (what git
+What it is: a program over the tables of ``defences.py``. It copies the checkout (what git
 tracks, and what it would track) to a temporary folder. There it first sees that every
 named test is green. Then, for one defence after the other, it puts the text without the
-defence in place, runs the tests that the table names, and puts the text back. What it
+defence in place, runs the tests that the entry names, and puts the text back. What it
 must never do: change the checkout itself, or take a gateway that no longer works at all
 for a defence that was seen to fail: a test that has nothing to do with any defence must
 stay green each time.
 
 A defence that can be removed without each of its tests turning red makes the program
 end with status 1. So does an ``old`` text that is not there exactly once. Tests that do
-not end within ``LIMIT_S`` count as red, and the table says so.
+not end within ``LIMIT_S`` count as red, and are told apart.
 
     .venv/bin/python tests/defences/run.py [--only WORD] [--fail-fast]
 """
@@ -30,7 +30,8 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from defences import CANARY, DEFENCES, Defence
+from defence import Defence
+from defences import CANARY, DEFENCES
 
 ROOT = Path(__file__).resolve().parents[2]
 WIRE = "tests/wire"
@@ -70,7 +71,7 @@ def prove(chosen: list[Defence], folder: Path, *, fail_fast: bool) -> int:
     for each in chosen:
         verdict, tests = attempt(each, folder, found)
         verdicts.append(verdict)
-        where = ", ".join(dict.fromkeys(edit.file for edit in each.edits))
+        where = ", ".join(each.files)
         print(f"| {verdict} | {each.fact} | {where} | {'; '.join(tests)} |", flush=True)
         if fail_fast and verdict in (GREEN, BROKEN):
             break
@@ -83,12 +84,12 @@ def prove(chosen: list[Defence], folder: Path, *, fail_fast: bool) -> int:
 
 def attempt(defence: Defence, folder: Path, found: dict[str, str]) -> tuple[str, list[str]]:
     """The verdict on one defence, and the tests that turned red or what is wrong."""
-    before = {edit.file: (folder / edit.file).read_text("utf-8") for edit in defence.edits}
-    fault = unusable(before, defence)
-    if fault:
-        return BROKEN, [fault]
+    before = {file: (folder / file).read_text("utf-8") for file in defence.files}
+    misfit = defence.misfit(before)
+    if misfit:
+        return BROKEN, [misfit]
     try:
-        for file, text in removed(before, defence).items():
+        for file, text in defence.removed(before).items():
             (folder / file).write_text(text, "utf-8")
         outcomes, ended, _ = run(folder, found, [CANARY, *defence.tests])
     finally:
@@ -103,25 +104,6 @@ def attempt(defence: Defence, folder: Path, found: dict[str, str]) -> tuple[str,
     if ended:
         return RED, red
     return HANG, [f"{test}{'' if test in red else ' (did not end)'}" for test in defence.tests]
-
-
-def unusable(texts: dict[str, str], defence: Defence) -> str:
-    """Why the table's entry does not fit the source; empty if it does."""
-    for edit in defence.edits:
-        count = texts[edit.file].count(edit.old)
-        if count != 1:
-            return f"found {count} times in {edit.file}: {edit.old!r}"
-        if edit.old == edit.new:
-            return f"changes nothing in {edit.file}: {edit.old!r}"
-    return ""
-
-
-def removed(texts: dict[str, str], defence: Defence) -> dict[str, str]:
-    """The source files without the defence."""
-    fresh = dict(texts)
-    for edit in defence.edits:
-        fresh[edit.file] = fresh[edit.file].replace(edit.old, edit.new)
-    return fresh
 
 
 def is_red(outcomes: dict[str, str], test: str) -> bool:
@@ -165,7 +147,9 @@ def places(folder: Path) -> dict[str, str]:
     """Each test on the wire, without its cases, and the file that it is in."""
     found: dict[str, str] = {}
     for file in sorted((folder / WIRE).glob("test_*.py")):
-        for name in re.findall(r"^(?:async )?def (test_\w+)", file.read_text("utf-8"), re.MULTILINE):
+        for name in re.findall(
+            r"^(?:async )?def (test_\w+)", file.read_text("utf-8"), re.MULTILINE
+        ):
             if name in found:
                 sys.exit(f"two tests are called {name}: the table can't tell which it means")
             found[name] = f"{WIRE}/{file.name}"

@@ -1,6 +1,6 @@
 """Who asks, what travels up and down, and which pages may ask."""
 
-from defences import Defence
+from defence import Defence
 
 EXCHANGE = "mcpx/gateway/exchange.py"
 FORWARD = "mcpx/gateway/forward.py"
@@ -31,7 +31,11 @@ CALLERS = [
         "        pass\n",
         f"{FAULT}[fault5]",
         also=[
-            (SNAPSHOT, "    if not auth.enabled:\n        return None", "    if not auth.type:\n        return None"),
+            (
+                SNAPSHOT,
+                "    if not auth.enabled:\n        return None",
+                "    if not auth.type:\n        return None",
+            ),
         ],
     ),
     Defence(
@@ -42,7 +46,11 @@ CALLERS = [
         f"{WITHOUT_EFFECT}[a kind of authentication that is not served]",
         also=[
             (VALIDATE, "    elif auth.token is None and not auth.clients:\n", "    elif False:\n"),
-            (SNAPSHOT, "    if not auth.enabled:\n        return None", '    if auth.type not in ("bearer", "api_key"):\n        return None'),
+            (
+                SNAPSHOT,
+                "    if not auth.enabled:\n        return None",
+                '    if auth.type not in ("bearer", "api_key"):\n        return None',
+            ),
         ],
     ),
     Defence(
@@ -72,7 +80,9 @@ CALLERS = [
         'elif not config.auth.enabled or config.auth.type in ("", "none"):',
         "elif False:",
         f"{WITHOUT_EFFECT}[a policy for clients that nobody tells apart]",
-        also=[(VALIDATE, 'elif config.auth.type != "oauth" and client not in known:', "elif False:")],
+        also=[
+            (VALIDATE, 'elif config.auth.type != "oauth" and client not in known:', "elif False:")
+        ],
     ),
     Defence(
         "a rule that asks for nothing is no configuration",
@@ -159,8 +169,14 @@ CALLERS = [
         IDENTITY,
         "                if header:\n",
         "                if False:\n",
-        "test_two_authorization_headers_are_refused",
-        also=[(HEADERS, '        b"authorization",\n        b"content-encoding",\n        b"content-length",\n        b"content-type",\n        b"expect",', '        b"content-encoding",\n        b"content-length",\n        b"content-type",\n        b"expect",')],
+        "test_of_two_credentials_not_even_the_good_one_counts",
+        also=[
+            (
+                HEADERS,
+                '        b"authorization",\n        b"content-encoding",\n        b"content-length",\n        b"content-type",\n        b"expect",',
+                '        b"content-encoding",\n        b"content-length",\n        b"content-type",\n        b"expect",',
+            )
+        ],
     ),
     Defence(
         "a session is its client's and its server's",
@@ -191,6 +207,7 @@ CALLERS = [
         "    if not trusted:\n        return forwarded_for.decode() if forwarded_for else peer\n",
         SEES,
         "test_an_address_that_is_claimed_gets_no_limit_of_its_own",
+        also=[(PIPELINE, "if not ex.snapshot.trusted_networks or b", "if b")],
     ),
     Defence(
         "behind a trusted proxy the address that it saw counts, not the one it was told",
@@ -200,10 +217,17 @@ CALLERS = [
         "test_a_trusted_proxy_may_say_who_asked",
     ),
     Defence(
-        "a server is told how and by what name the gateway was asked",
+        "a server is told by what name the gateway was asked",
         FORWARD,
         '        headers.append((b"x-forwarded-host", host))\n',
         "        pass\n",
+        SEES,
+    ),
+    Defence(
+        "a server is told how the gateway was asked",
+        FORWARD,
+        '    headers.append((b"x-forwarded-proto", request.scheme.encode()))\n',
+        "",
         SEES,
     ),
     Defence(
@@ -260,7 +284,7 @@ CALLERS = [
     Defence(
         "a foreign page is refused",
         ORIGINS,
-        "if not (self._is_listed(origin, parsed) or _is_own(parsed, host)):",
+        "if not (self._is_listed(origin, parsed) or self._is_own(parsed, host)):",
         "if False:",
         "test_a_foreign_page_is_refused[http://evil.example.com]",
         "test_a_foreign_page_is_refused[null]",

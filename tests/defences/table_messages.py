@@ -1,6 +1,6 @@
 """Messages that are understood, and what the policies say of them."""
 
-from defences import Defence
+from defence import Defence
 
 FRAMES = "mcpx/_speedups/frames_py.py"
 FRONT = "mcpx/gateway/front_door.py"
@@ -141,8 +141,8 @@ MESSAGES = [
     Defence(
         "letters that fold to those of a key (long s, the Kelvin sign) are seen through",
         FRAMES,
-        'return unicodedata.normalize("NFKC", key).casefold()',
-        'return key if not key.isascii() else key.lower()',
+        'return unicodedata.normalize("NFKC", key.partition("\\0")[0]).casefold()',
+        "return key.lower() if key.isascii() else key",
         "test_a_key_that_another_reader_takes_for_a_known_one_is_refused",
         "test_look_alike_keys_are_refused_in_params_and_in_meta",
     ),
@@ -156,7 +156,7 @@ MESSAGES = [
     Defence(
         "headers that name another tool than the message are refused",
         FRONT,
-        "if expected is not None and text != expected:",
+        "if text != expected:",
         "if False:",
         DIFFERS,
         CHANGED,
@@ -257,7 +257,7 @@ MESSAGES = [
     Defence(
         "paths below the server's name are not forwarded",
         FRONT,
-        "ex.upstream_path = _below(route.server.paths, below)",
+        "ex.upstream_path = _below(route.paths, below)",
         'ex.upstream_path = b"/" + below',
         f"{OWN_PATH}[/mcp/demo/admin]",
         f"{OWN_PATH}[/mcp/demo/%2e%2e/secret]",
@@ -266,8 +266,8 @@ MESSAGES = [
     Defence(
         "a path that may be forwarded reads the same to every server",
         FRONT,
-        "if _is_plain(path) and any(",
-        "if any(",
+        "if _is_plain(path) and allowed.matches(path):",
+        "if allowed.matches(path):",
         "test_a_path_below_is_served_where_the_configuration_names_it",
     ),
     Defence(
@@ -280,15 +280,22 @@ MESSAGES = [
     Defence(
         "GET and DELETE carry no body",
         FRONT,
-        "        elif request.body:\n",
-        "        elif False:\n",
+        "    if request.body:\n",
+        "    if False:\n",
         "test_a_get_or_delete_with_a_body_is_refused",
+    ),
+    Defence(
+        "GET and DELETE are judged as methods are",
+        PIPELINE,
+        "        decision = policy.decide_nameless(ex.method)\n",
+        "        return\n",
+        "test_get_and_delete_can_be_denied_as_methods_are",
     ),
     Defence(
         "other HTTP methods are not forwarded",
         FRONT,
-        "elif request.method not in _ALLOWED:",
-        "elif False:",
+        "if request.method not in _ALLOWED:",
+        "if False:",
         "test_other_http_methods_are_refused_with_the_ones_that_are_served",
     ),
     Defence(

@@ -1,6 +1,6 @@
 """Bounds, limits, records, the gateway's own pages, and reloads."""
 
-from defences import Defence
+from defence import Defence
 
 APP = "mcpx/app.py"
 PIPELINE = "mcpx/gateway/pipeline.py"
@@ -55,6 +55,27 @@ OPERATION = [
         "if length is not None and length <= limits.max_unauthenticated_bytes:",
         "if True:",
         "test_who_has_no_credential_can_not_make_the_gateway_hold_a_large_body",
+    ),
+    Defence(
+        "a head without an end is cut",
+        MESSAGES,
+        "        if len(text) >= self._limit:\n",
+        "        if False:\n",
+        "test_an_endless_head_is_cut",
+    ),
+    Defence(
+        "a request that dribbles in is cut",
+        "mcpx/transport/connection.py",
+        'watch.until(trio.current_time() + bounds.read_s, "request")',
+        "watch.rest()",
+        "test_a_client_that_dribbles_is_cut_and_others_are_served",
+    ),
+    Defence(
+        "who takes nothing of an answer is cut",
+        "mcpx/transport/connection.py",
+        'self.watch.until(trio.current_time() + self._bounds.write_s, "client")\n        await self._wire.send(data)',
+        "self.watch.rest()\n        await self._wire.send(data)",
+        "test_a_client_that_never_reads_is_cut",
     ),
     Defence(
         "a list that must be held is bounded",
@@ -119,23 +140,37 @@ OPERATION = [
     Defence(
         "notifications count",
         PIPELINE,
-        "        limit(ex, self.state)\n        if ex.fault is not None:\n",
-        "        if ex.frame is None or ex.frame.id is not None:\n            limit(ex, self.state)\n"
-        "        if ex.fault is not None:\n",
+        "        limit(ex, self.state)\n        large =",
+        "        large =",
         COUNTED,
+        also=[
+            (
+                PIPELINE,
+                "        find_route(ex)\n        if large:",
+                "        if ex.frame is None or ex.frame.id is not None:\n"
+                "            limit(ex, self.state)\n        find_route(ex)\n        if large:",
+            )
+        ],
     ),
     Defence(
         "nonsense counts",
         PIPELINE,
-        "        limit(ex, self.state)\n        if ex.fault is not None:\n",
-        "        if ex.fault is None:\n            limit(ex, self.state)\n        if ex.fault is not None:\n",
+        "        limit(ex, self.state)\n        large =",
+        "        large =",
         COUNTED,
+        also=[
+            (
+                PIPELINE,
+                "        find_route(ex)\n        if large:",
+                "        limit(ex, self.state)\n        find_route(ex)\n        if large:",
+            )
+        ],
     ),
     Defence(
         "the gateway's own pages count",
         ENDPOINTS,
-        "        identify(ex)\n    limit(ex, state)\n",
-        "        identify(ex)\n",
+        "        identify(ex, state)\n    limit_stranger(ex, state)\n",
+        "        identify(ex, state)\n",
         COUNTED,
     ),
     Defence(
@@ -158,7 +193,7 @@ OPERATION = [
         METRICS,
         "        if method not in _METHODS:\n",
         "        if False:\n",
-        INVENTED,
+        "test_methods_that_clients_invent_make_no_label",
     ),
     Defence(
         "unknown tools make no label",
@@ -286,15 +321,15 @@ OPERATION = [
     Defence(
         "a reload writes what is queued before it moves on",
         APP,
-        "            await old_audit.drain(AUDIT_DRAIN_S)\n",
-        "            old_audit._scope.cancel()\n",
+        "services.start_soon(old_audit.drain, AUDIT_DRAIN_S)",
+        "old_audit._scope.cancel()",
         "test_a_reload_that_moves_the_audit_file_loses_no_line",
     ),
     Defence(
         "what is in flight when the gateway stops is finished",
         APP,
-        "with trio.move_on_after(drain_s) as self._draining:",
-        "with trio.move_on_after(0) as self._draining:",
+        "with self._draining, trio.move_on_after(drain_s):",
+        "with self._draining, trio.move_on_after(0):",
         "test_stopping_finishes_what_is_in_flight_and_writes_every_line",
     ),
     # The gateway's own pages.
@@ -373,7 +408,7 @@ OPERATION = [
     Defence(
         "a URL that can't be used changes nothing",
         VALIDATE,
-        "parse_upstream_url, server.url, server)",
+        "forms.parse_upstream_url, server.url, server)",
         "str, server.url, server)",
         f"{FAULT}[fault0]",
         f"{FAULT}[fault1]",
@@ -381,8 +416,8 @@ OPERATION = [
             (
                 SNAPSHOT,
                 "url=parse_upstream_url(server.url) if server.url is not None else None",
-                'url=parse_upstream_url(server.url) if server.url.count("/") == 3 '
-                'and server.url.startswith("http:") else None',
+                "url=None if server.url in (None, 'http://', 'ftp://x/y') "
+                "else parse_upstream_url(server.url)",
             )
         ],
     ),
@@ -397,8 +432,8 @@ OPERATION = [
     Defence(
         "a reload swaps nothing before all of it could be built",
         APP,
-        "        prepared = prepare(snapshot, audit, state)\n",
-        "        state.snapshot = snapshot\n        prepared = prepare(snapshot, audit, state)\n",
+        "        return prepare(snapshot, audit, state), tls\n",
+        "        state.snapshot = snapshot\n        return prepare(snapshot, audit, state), tls\n",
         f"{FAULT}[fault7]",
     ),
     Defence(

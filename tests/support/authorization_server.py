@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import base64
 import functools
+import hmac
 import json
 from contextlib import asynccontextmanager
 from urllib.parse import parse_qsl
 
 import h11
 import trio
-from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
+from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
 KINDS = {
@@ -27,9 +28,13 @@ KINDS = {
 }
 
 
-@functools.cache
 def private_key(kind, number=0):
     """A key that is made once for all tests; ``number`` tells several of a kind apart."""
+    return _private_key(kind, number)
+
+
+@functools.cache
+def _private_key(kind, _number):
     if kind == "RSA":
         return RSAKey.generate_key(2048)
     if kind in ("Ed25519", "Ed448", "X25519"):
@@ -51,14 +56,10 @@ def compact(head, payload, key):
     return signed + b"." + encoded(model.sign(signed, key))
 
 
-def shared_secret_of(key):
-    """The public key's PEM text as a shared secret, which it must never be taken for."""
-    return OctKey.import_key(base64_of(key.as_pem(private=False)))
-
-
-def base64_of(data):
-    """A symmetric JWK of these bytes."""
-    return {"kty": "oct", "k": encoded(data).decode()}
+def mac_signed(head, payload, secret):
+    """The same with a shared secret: HS256, HS384 or HS512."""
+    signed = encoded(json.dumps(head).encode()) + b"." + encoded(payload)
+    return signed + b"." + encoded(hmac.digest(secret, signed, "sha" + head["alg"][2:]))
 
 
 class Signer:
@@ -169,7 +170,9 @@ class AuthorizationServer(Signer):
                 case _:
                     return
         path = head.target.decode()
-        self.asked.append((head.method.decode(), path, dict(head.headers), dict(parse_qsl(body.decode()))))
+        self.asked.append(
+            (head.method.decode(), path, dict(head.headers), dict(parse_qsl(body.decode())))
+        )
         if self.gate is not None:
             await self.gate.wait()
         status, headers, text = self.answers.get(path) or self._answer(path)

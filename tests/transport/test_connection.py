@@ -10,6 +10,7 @@ import trio.testing
 from mcpx.errors import LocalProtocolError
 from mcpx.transport.connection import LINGER_S, Bounds, Connection
 from mcpx.transport.deadlines import Deadlines
+from mcpx.transport.http import Budget
 from mcpx.transport.wire import Broken, PlainWire
 
 TEXT = [(b"content-type", b"text/plain")]
@@ -80,6 +81,7 @@ async def serve(nursery):
         deadlines = Deadlines()
         connection = Connection(
             PlainWire(ours), peer="192.0.2.1", scheme="http", bounds=bounds,
+            budget=Budget(1_000_000),
             handler=handle, admit=admit, unread=unread,
         )  # fmt: skip
         client = trio.SocketStream(trio.socket.from_stdlib_socket(theirs))

@@ -317,7 +317,7 @@ async def test_a_client_that_asks_before_it_sends_is_told_to_go_on(serving, conn
         ({":path": "/mcp/demo\xe4".encode("latin-1")}, 400),
         ({":method": "BREW"}, 501),
         ({":method": "TRACE"}, 405),
-        ({":method": "PUT"}, 400),
+        ({":method": "PUT"}, 405),
         ({"content-length": "1, 1"}, None),
         ({"expect": "200-ok"}, 417),
         ({"x-long": "a" * 70_000}, None),
@@ -366,6 +366,16 @@ async def test_head_has_no_body_and_pages_are_served(serving, connect):
         assert (answer.status, answer.body) == (200, b"")
         assert dict(answer.headers)[b"content-length"] == b"18"
         assert (await client.request(method="GET", path="/health/live")).json == {"status": "alive"}
+
+
+async def test_names_of_headers_are_in_lower_case_whoever_wrote_them(serving, connect):
+    cors = {"enabled": True, "allowed_origins": ["https://a.example"]}
+    async with serving({"cors": cors}) as gateway:
+        client = await connect(gateway)
+        answer = await client.request(call("echo"), headers={"origin": "https://a.example"})
+        assert answer.status == 200
+        assert dict(answer.headers)[b"access-control-allow-origin"] == b"https://a.example"
+        assert all(name == name.lower() for name, _ in answer.headers)
 
 
 async def test_a_stream_that_a_modern_client_gives_up_is_cancelled(serving, connect):

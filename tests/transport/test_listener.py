@@ -14,6 +14,7 @@ from mcpx.errors import ConfigError
 from mcpx.transport import listener as module
 from mcpx.transport.connection import Bounds
 from mcpx.transport.deadlines import Deadlines
+from mcpx.transport.http import Budget
 from mcpx.transport.listener import Listener, open_socket, server_context
 
 GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -36,6 +37,7 @@ async def listen(nursery):
             handler=handler,
             admit=lambda *_: None,
             unread=lambda peer, scheme, reply, status, message: (TEXT, message.encode()),
+            budget=Budget(1_000_000),
             bounds=Bounds(header_bytes=9999, header_count=99, body_bytes=9999,
                           keep_alive_s=60, read_s=10, write_s=10),
             deadlines=deadlines,

@@ -306,3 +306,82 @@ async def test_what_an_answer_says_does_not_depend_on_how_it_arrives(tmp_path):
         gateway.upstream.answer = answer
         assert (await gateway.post(call("echo"))).body == body
         assert (await gateway.audit(1))[0]["outcome"] == "tool_error"
+
+
+async def test_only_operators_read_the_pages_where_they_are_named(tmp_path):
+    async with running(tmp_path, {"auth": {**AUTH, "operators": ["b"]}}) as gateway:
+        for path in ("/servers", "/metrics"):
+            assert (await gateway.get(path, A)).status == 403
+            assert (await gateway.get(path, B)).status == 200
+        assert set((await gateway.get("/health", A)).json) == {"status"}
+        assert "servers" in (await gateway.get("/health", B)).json
+
+
+async def test_one_clients_slow_calls_leave_room_for_others(tmp_path):
+    async def answer(seen, reply):
+        if seen.message["params"]["name"] == "slow":
+            await trio.sleep_forever()
+        await plain_mcp(seen, reply)
+
+    config = {
+        "auth": AUTH,
+        "servers": [{"name": "demo", "max_connections": 4}],
+        "limits": {"max_calls_per_client": 3},
+    }
+    async with running(tmp_path, config) as gateway:
+        gateway.upstream.answer = answer
+        # A legacy client that leaves does not end its call.
+        for _ in range(3):
+            client = await gateway.connect()
+            arrived = gateway.upstream.arrived
+            await client.raw(client.render("POST", "/mcp/demo", call("slow"), A))
+            await arrived.wait()
+            await client.aclose()
+        refused = await gateway.post(call("echo"), headers=A)
+        assert (refused.status, refused.header("retry-after")) == (503, "1")
+        assert (await gateway.post(call("echo"), headers=B)).status == 200
+
+
+async def test_one_clients_streams_are_bounded(tmp_path):
+    async def answer(seen, reply):
+        await reply.start_events()
+        await reply.event(b": open\n\n", raw=True)
+        await trio.sleep_forever()
+
+    config = {"limits": {"max_streams_per_client": 2}}
+    async with running(tmp_path, config) as gateway:
+        gateway.upstream.answer = answer
+        clients = [await gateway.connect() for _ in range(2)]
+        for client in clients:
+            await client.raw(client.render("GET", "/mcp/demo"))
+            assert (await client.head("GET")).status == 200
+        assert (await gateway.get("/mcp/demo")).status == 503
+        for client in clients:
+            await client.aclose()
+        with trio.fail_after(5):
+            while gateway.app.state.shares.streams:
+                await trio.sleep(0.01)
+        assert not gateway.app.state.shares.calls
+
+
+async def test_bodies_on_their_way_are_bounded_together(tmp_path):
+    config = {"limits": {"max_bodies_bytes": 100_000}}
+    async with running(tmp_path, config) as gateway:
+        slow = [await gateway.connect() for _ in range(2)]
+        for client in slow:
+            await client.raw(client.render("POST", "/mcp/demo", b"", [("Content-Length", "50000")]))
+        with trio.fail_after(5):
+            while gateway.app._listener.budget.take(1):
+                gateway.app._listener.budget.give(1)
+                await trio.sleep(0.01)
+        async with await gateway.connect() as client:
+            head = client.render("POST", "/mcp/demo", b"", [("Content-Length", "50000")])
+            await client.raw(head)
+            assert (await client.response()).status == 503
+        # What comes in one piece needs nothing set aside.
+        assert (await gateway.post(call("echo"))).status == 200
+        for client in slow:
+            await client.aclose()
+        with trio.fail_after(5):
+            while not gateway.app._listener.budget.take(100_000):
+                await trio.sleep(0.01)

@@ -87,6 +87,13 @@ async def test_a_token_that_nobody_has_is_called_invalid_and_a_missing_one_is_no
         assert "error" not in missing.header("www-authenticate")
 
 
+async def test_of_two_credentials_not_even_the_good_one_counts(tmp_path):
+    async with running(tmp_path, {"auth": AUTH}) as gateway:
+        for both in ([*A, ("Authorization", "Bearer x")], [("Authorization", "Bearer x"), *A]):
+            assert (await gateway.post(call("echo"), headers=both)).status in (400, 401)
+        assert gateway.upstream.seen == []
+
+
 async def test_a_variable_in_a_token_stands_for_its_value_and_not_for_itself(tmp_path):
     config = {"auth": {"enabled": True, "type": "api_key", "token": "${GATEWAY_KEY}"}}
     async with running(tmp_path, config, {"GATEWAY_KEY": "k" * 20}) as gateway:
@@ -247,6 +254,16 @@ async def test_durations_are_told_in_fractions(tmp_path):
         text = await gateway.metrics()
         total = re.search(r'mcpx_request_duration_seconds_sum\{server="demo"\} (\S+)', text)
         assert 0 < float(total[1]) < 3
+
+
+async def test_methods_that_clients_invent_make_no_label(tmp_path):
+    async with running(tmp_path) as gateway:
+        for number in range(3):
+            assert (await gateway.post(message(f"acme/made_up_{number}"))).status == 403
+        await gateway.audit(3)
+        text = await gateway.metrics()
+        assert "made_up" not in text
+        assert 'mcpx_requests_total{method="other",server="demo",status_code="4xx"} 3.0' in text
 
 
 # -- the record --------------------------------------------------------------
