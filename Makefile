@@ -27,7 +27,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo install test check lint format-check types layers docs-check docs format clean
+.PHONY: help demo install test defences check lint format-check types layers docs-check docs format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -40,6 +40,10 @@ install: $(VENV)/.installed ## create the environment and install mcpx in it
 
 test: $(VENV)/.dev-installed $(BIN)/promtool $(MODULES) ## set up everything that the tests need, and run them
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# `make defences DEFENCES_ARGS="--only session"` for those with the word in them.
+defences: $(VENV)/.dev-installed ## take each defence out, and see its tests on the wire fail (minutes)
+	@$(BIN)/python tests/defences/run.py $(DEFENCES_ARGS)
 
 check: lint format-check types layers docs-check ## linters, types, layers, generated documents
 

@@ -289,7 +289,7 @@ MESSAGES = [
         PIPELINE,
         "        decision = policy.decide_nameless(ex.method)\n",
         "        return\n",
-        "test_get_and_delete_can_be_denied_as_methods_are",
+        "test_streams_ends_of_sessions_and_responses_can_be_denied",
     ),
     Defence(
         "other HTTP methods are not forwarded",

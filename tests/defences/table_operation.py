@@ -78,6 +78,13 @@ OPERATION = [
         "test_a_client_that_never_reads_is_cut",
     ),
     Defence(
+        "bodies on their way are bounded together",
+        "mcpx/transport/connection.py",
+        "if not self._budget.take(wanted):",
+        "if False:",
+        "test_bodies_on_their_way_are_bounded_together",
+    ),
+    Defence(
         "a list that must be held is bounded",
         RELAY,
         "        if size > limit:\n",
@@ -147,8 +154,10 @@ OPERATION = [
             (
                 PIPELINE,
                 "        find_route(ex)\n        if large:",
-                "        if ex.frame is None or ex.frame.id is not None:\n"
-                "            limit(ex, self.state)\n        find_route(ex)\n        if large:",
+                (
+                    "        if ex.frame is None or ex.frame.id is not None:\n"
+                    "            limit(ex, self.state)\n        find_route(ex)\n        if large:"
+                ),
             )
         ],
     ),
@@ -169,9 +178,16 @@ OPERATION = [
     Defence(
         "the gateway's own pages count",
         ENDPOINTS,
-        "        identify(ex, state)\n    limit_stranger(ex, state)\n",
-        "        identify(ex, state)\n",
+        'names them")\n    limit_stranger(ex, state)\n',
+        'names them")\n',
         COUNTED,
+    ),
+    Defence(
+        "guesses count",
+        PIPELINE,
+        "    except Unauthorized:\n        limit_stranger(ex, state)\n",
+        "    except Unauthorized:\n",
+        "test_who_keeps_guessing_credentials_is_limited_by_address",
     ),
     Defence(
         "Retry-After is the exact time to wait",
@@ -341,6 +357,13 @@ OPERATION = [
         PAGES,
     ),
     Defence(
+        "where operators are named, only they read the pages",
+        ENDPOINTS,
+        "        if not _is_operator(ex):\n",
+        "        if False:\n",
+        "test_only_operators_read_the_pages_where_they_are_named",
+    ),
+    Defence(
         "/health tells who has no credential one word",
         ENDPOINTS,
         "report = await health.public_report(",
@@ -416,8 +439,10 @@ OPERATION = [
             (
                 SNAPSHOT,
                 "url=parse_upstream_url(server.url) if server.url is not None else None",
-                "url=None if server.url in (None, 'http://', 'ftp://x/y') "
-                "else parse_upstream_url(server.url)",
+                (
+                    "url=None if server.url in (None, 'http://', 'ftp://x/y') "
+                    "else parse_upstream_url(server.url)"
+                ),
             )
         ],
     ),

@@ -1,6 +1,6 @@
 """A request is what a listener read, and its headers are found by name."""
 
-from mcpx.transport.http import Request
+from mcpx.transport.http import Budget, Request
 
 REQUEST = Request(
     "POST", b"/mcp/demo?x", [(b"accept", b"a"), (b"accept", b"b"), (b"host", b"")], b"{}",
@@ -24,3 +24,23 @@ def test_what_was_read_is_kept_as_it_was():
 
 def test_a_request_has_no_room_for_anything_else():
     assert not hasattr(REQUEST, "__dict__")
+
+
+def test_what_is_taken_of_a_budget_is_not_there_until_it_is_given_back():
+    budget = Budget(10)
+    assert budget.take(7)
+    assert not budget.take(4)
+    assert budget.take(3)
+    budget.give(7)
+    assert budget.take(7)
+    assert budget.take(0)
+
+
+def test_a_budget_that_shrinks_keeps_what_is_taken():
+    budget = Budget(10)
+    assert budget.take(8)
+    budget.resize(5)
+    assert not budget.take(1)
+    budget.give(8)
+    assert budget.take(5)
+    assert not budget.take(1)
