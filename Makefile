@@ -8,6 +8,8 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 pyth
 	&& echo "$$python" && break; done)
 # For `make test`: `make test PYTEST_ARGS="tests/examples -k readme"`
 PYTEST_ARGS ?=
+# For `make defences`: `make defences DEFENCES_ARGS="--only session"`
+DEFENCES_ARGS ?=
 
 BIN := $(VENV)/bin
 INTEROP := tests/interop
@@ -41,7 +43,6 @@ install: $(VENV)/.installed ## create the environment and install mcpx in it
 test: $(VENV)/.dev-installed $(BIN)/promtool $(MODULES) ## set up everything that the tests need, and run them
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest $(PYTEST_ARGS)
 
-# `make defences DEFENCES_ARGS="--only session"` for those with the word in them.
 defences: $(VENV)/.dev-installed ## take each defence out, and see its tests on the wire fail (minutes)
 	@$(BIN)/python tests/defences/run.py $(DEFENCES_ARGS)
 

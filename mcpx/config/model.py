@@ -200,7 +200,7 @@ class ServerConfig(Section, frozen=True):
     """Paths below `/mcp/{name}` that are forwarded as well, appended to the URL's path; exact or glob. None by default."""
     forward_query: bool = False
     """Whether a query string of the client's is sent upstream. Refused otherwise."""
-    max_connections: Positive = 256
+    max_connections: Positive = 512
     """Connections to this server at one time; further requests wait for one until `timeouts.connect` has passed."""
 
 
@@ -406,7 +406,7 @@ class LimitsConfig(Section, frozen=True):
     """A request's body before its sender is known; larger ones are refused unread when authentication is on."""
     max_bodies_bytes: Positive = 256 * 1024 * 1024
     """Bodies that are on their way at one time, together; further ones get 503."""
-    max_calls_per_client: Positive = 128
+    max_calls_per_client: Positive = 256
     """Requests of one client (by name, or by address without authentication) that servers work on at one time."""
     max_streams_per_client: Positive = 1024
     """Event streams of one client that are open at one time."""

@@ -12,7 +12,7 @@ A defence that can be removed without each of its tests turning red makes the pr
 end with status 1. So does an ``old`` text that is not there exactly once. Tests that do
 not end within ``LIMIT_S`` count as red, and are told apart.
 
-    .venv/bin/python tests/defences/run.py [--only WORD] [--fail-fast]
+    .venv/bin/python tests/defences/run.py [--only WORD] [--fail-fast] [--why]
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ LIMIT_S = 60.0
 #: A line of `pytest -v`: what was run and what became of it.
 OUTCOME = re.compile(r"^(?:tests/wire/\S+?\.py)::(.+?) (PASSED|FAILED|ERROR)\b", re.MULTILINE)
 
+#: A line of `pytest --tb=short` that says what failed.
+FAILURE = re.compile(r"^(?:E {3}|tests/wire/\S+?:\d+: )")
+
 RED, HANG, GREEN, BROKEN = "red", "hang", "SURVIVED", "BROKEN"
 
 
@@ -46,6 +49,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", metavar="WORD", default="", help="facts and files with this word")
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first that survives")
+    parser.add_argument("--why", action="store_true", help="show where the tests failed")
     wanted = parser.parse_args()
     word = wanted.only.lower()
     chosen = [each for each in DEFENCES if word in f"{each.fact} {each.edits}".lower()]
@@ -54,10 +58,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="mcpx-defences-") as name:
         folder = Path(name) / "mcpx"
         copy(ROOT, folder)
-        return prove(chosen, folder, fail_fast=wanted.fail_fast)
+        return prove(chosen, folder, fail_fast=wanted.fail_fast, why=wanted.why)
 
 
-def prove(chosen: list[Defence], folder: Path, *, fail_fast: bool) -> int:
+def prove(chosen: list[Defence], folder: Path, *, fail_fast: bool, why: bool) -> int:
     print(f"{len(chosen)} defences; their tests with nothing removed: ", end="", flush=True)
     found = places(folder)
     tests = [CANARY, *(test for each in chosen for test in each.tests)]
@@ -69,10 +73,12 @@ def prove(chosen: list[Defence], folder: Path, *, fail_fast: bool) -> int:
     print(f"{len(outcomes)} green\n\n| | fact | where | turned red |\n|---|---|---|---|")
     verdicts = []
     for each in chosen:
-        verdict, tests = attempt(each, folder, found)
+        verdict, names, output = attempt(each, folder, found)
         verdicts.append(verdict)
         where = ", ".join(each.files)
-        print(f"| {verdict} | {each.fact} | {where} | {'; '.join(tests)} |", flush=True)
+        print(f"| {verdict} | {each.fact} | {where} | {'; '.join(names)} |", flush=True)
+        if why:
+            print("\n".join(line for line in output.splitlines() if FAILURE.match(line)))
         if fail_fast and verdict in (GREEN, BROKEN):
             break
     survivors = [verdict for verdict in verdicts if verdict in (GREEN, BROKEN)]
@@ -82,28 +88,28 @@ def prove(chosen: list[Defence], folder: Path, *, fail_fast: bool) -> int:
     return 1 if survivors else 0
 
 
-def attempt(defence: Defence, folder: Path, found: dict[str, str]) -> tuple[str, list[str]]:
-    """The verdict on one defence, and the tests that turned red or what is wrong."""
+def attempt(defence: Defence, folder: Path, found: dict[str, str]) -> tuple[str, list[str], str]:
+    """The verdict on one defence; the tests that turned red, or what is wrong; what was said."""
     before = {file: (folder / file).read_text("utf-8") for file in defence.files}
     misfit = defence.misfit(before)
     if misfit:
-        return BROKEN, [misfit]
+        return BROKEN, [misfit], ""
     try:
         for file, text in defence.removed(before).items():
             (folder / file).write_text(text, "utf-8")
-        outcomes, ended, _ = run(folder, found, [CANARY, *defence.tests])
+        outcomes, ended, output = run(folder, found, [CANARY, *defence.tests])
     finally:
         for file, text in before.items():
             (folder / file).write_text(text, "utf-8")
     if outcomes.get(CANARY) != "PASSED":
-        return BROKEN, ["without it nothing works at all, which proves nothing"]
+        return BROKEN, ["without it nothing works at all, which proves nothing"], output
     red = [test for test in defence.tests if is_red(outcomes, test)]
-    still_green = [test for test in defence.tests if test not in red]
-    if still_green and ended:
-        return GREEN, [f"still green: {test}" for test in still_green]
+    rest = [test for test in defence.tests if test not in red]
+    if rest and (ended or any(name in outcomes for name in rest)):
+        return GREEN, [f"still green: {test}" for test in rest], output
     if ended:
-        return RED, red
-    return HANG, [f"{test}{'' if test in red else ' (did not end)'}" for test in defence.tests]
+        return RED, red, output
+    return HANG, [*red, *(f"{test} (did not end)" for test in rest)], output
 
 
 def is_red(outcomes: dict[str, str], test: str) -> bool:
@@ -161,7 +167,7 @@ def run(
 ) -> tuple[dict[str, str], bool, str]:
     """What became of each test (of each case), whether they ended in time, what pytest said."""
     ids = [f"{found[test.partition('[')[0]]}::{test}" for test in dict.fromkeys(tests)]
-    options = ["-v", "--tb=no", "--no-header", "-rN", "-p", "no:cacheprovider"]
+    options = ["-v", "--tb=short", "--no-header", "-rN", "-p", "no:cacheprovider"]
     process = subprocess.Popen(
         [sys.executable, "-m", "pytest", *options, *ids],
         cwd=folder,
@@ -180,6 +186,9 @@ def run(
         ended = False
         os.killpg(process.pid, signal.SIGKILL)
         output = process.communicate()[0]
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     outcomes: dict[str, str] = {}
     for name, outcome in OUTCOME.findall(output):
         # A test that passed may still fail as it is taken down.

@@ -87,3 +87,15 @@ def direct_endpoint(request: pytest.FixtureRequest) -> Endpoint:
 
 def gateway_endpoint(request: pytest.FixtureRequest) -> Endpoint:
     return lambda server: request.getfixturevalue("gateway").url(server)
+
+
+def pytest_collection_modifyitems(items):
+    """The official client may leave a stream half read until its garbage is collected.
+
+    A log record can hold it past the block in which that is forgiven, to the end of the test.
+    """
+    here = Path(__file__).parent
+    forgiven = pytest.mark.filterwarnings(r"ignore:Async generator 'http:ResourceWarning")
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(forgiven)

@@ -101,7 +101,7 @@ async def latencies_s(gateway, pause_s):
 
 
 async def test_hundreds_that_dribble_stall_and_pour_are_cut_and_cost_the_others_nothing(capsys):
-    with both(timeouts=LIMITS) as (gateway, _):
+    with both(timeouts=LIMITS, limits={"max_calls_per_client": 2000}) as (gateway, _):
         pid = gateway.process.pid
         quiet_s = await latencies_s(gateway, 0)
         quiet_bytes = rss_bytes(pid)

@@ -1,0 +1,1 @@
+"""What must last: one SQLite file a subject, each with one writer."""
