@@ -144,6 +144,7 @@ class App:
         config = self.state.snapshot.config
         listener = self._listener = self._open(config)
         self._metrics.count_connections(lambda: listener.connections)
+        self._metrics.count_breakers(self.state.breaker_counts)
         try:
             async with trio.open_nursery() as services:
                 self._services = services

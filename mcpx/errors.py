@@ -178,10 +178,20 @@ class Misconfigured(GatewayError):
     code, status, rpc_code, outcome = "gateway_misconfigured", 503, SERVER_ERROR, "error"
 
 
+class UpstreamUnavailable(GatewayError):
+    """The server has failed too often and is left alone for now; nothing reached it."""
+
+    code, status, rpc_code, outcome = "upstream_unavailable", 503, SERVER_ERROR, "unavailable"
+
+
 class UpstreamError(GatewayError):
     """The server was reached and its answer can't be used."""
 
     code, status, rpc_code, outcome = "upstream_error", 502, SERVER_ERROR, "upstream_error"
+
+
+class UpstreamBroken(UpstreamError):
+    """The server could not be reached, broke off, or does not speak HTTP: its own failure."""
 
 
 class UpstreamTimeout(GatewayError):

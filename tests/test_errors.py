@@ -29,7 +29,8 @@ def test_every_answer_has_a_code_a_status_and_a_word_for_the_audit(kind):
 
 
 def test_codes_are_told_apart():
-    codes = [kind.code for kind in ANSWERS]
+    # A kind below another tells the gateway something more, and the client the same.
+    codes = [kind.code for kind in ANSWERS if GatewayError in kind.__bases__]
     assert len(set(codes)) == len(codes)
 
 

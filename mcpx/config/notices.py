@@ -41,10 +41,6 @@ NOT_ACTIVE: Final = (
         "the server is not started, and requests for it are answered with an error",
     ),
     Inactive(
-        lambda config: [("circuit_breaker", "enabled")] if config.circuit_breaker.enabled else [],
-        "a failing server is asked again with every request",
-    ),
-    Inactive(
         lambda config: [("cache", "enabled")] if config.cache.enabled else [],
         "every call goes to its server",
     ),

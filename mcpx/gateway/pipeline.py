@@ -13,6 +13,8 @@ happened. What it must never do: let a step be skipped, or end without a record.
       │  policy       the server's and the client's               403
       │  rate limit   of the tool                                 429
       │  session      the session id is this client's             404
+      │  share        of what one client may hold                 503
+      │  breaker      the server is not left alone now            503
       │  upstream     sent as it was judged                       502 503 504
       │  inspection   lists without what may not be used
       ▼
@@ -47,6 +49,7 @@ from mcpx.errors import (
     UpstreamTimeout,
 )
 from mcpx.gateway.answers import refusal
+from mcpx.gateway.breaking import Trial
 from mcpx.gateway.exchange import Exchange
 from mcpx.gateway.forward import forward, open_session
 from mcpx.gateway.front_door import find_route, more_targets, read_message
@@ -134,8 +137,13 @@ class Pipeline:
         client = ex.principal.name or ex.client_ip
         with self.state.shares.call(client, ex.snapshot.config.limits) as share:
             ex.allowed = True
-            with await forward(ex) as answer:
-                await relay(ex, self.state, answer, share)
+            with self._trial(ex) as trial, await forward(ex) as answer:
+                trial.answered(answer.head.status)
+                await relay(ex, self.state, answer, share, trial)
+
+    def _trial(self, ex: Exchange) -> Trial:
+        assert ex.route is not None
+        return Trial(self.state.breakers.get(ex.route.name), ex.route.name, ex.reply.watch)
 
     async def _aside(self, step: Callable[[Exchange], T], ex: Exchange) -> T:
         """Take a step that reads a large body on a thread: others are served meanwhile."""

@@ -14,6 +14,7 @@ from typing import Final
 import trio
 
 from mcpx.errors import GatewayError, Overloaded, RemoteProtocolError, UpstreamError
+from mcpx.gateway.breaking import Trial
 from mcpx.gateway.exchange import Exchange
 from mcpx.gateway.inspection import Inspection
 from mcpx.gateway.shares import Share
@@ -34,7 +35,9 @@ _REFUSED: Final = {
 }
 
 
-async def relay(ex: Exchange, state: State, answer: UpstreamAnswer, share: Share) -> None:
+async def relay(
+    ex: Exchange, state: State, answer: UpstreamAnswer, share: Share, trial: Trial
+) -> None:
     """Pass on ``answer``; fills in the exchange's status and outcome.
 
     Raises:
@@ -49,6 +52,7 @@ async def relay(ex: Exchange, state: State, answer: UpstreamAnswer, share: Share
         if is_event_stream(content_type):
             share.becomes_stream()
             answer.streams()
+            trial.streams()
             await _events(ex, state, answer, headers, inspection)
         elif inspection.filters:
             await _filtered(ex, state, answer, headers, inspection)

@@ -20,6 +20,7 @@ import trio
 
 from mcpx.config.model import LimitsConfig, ServerTls
 from mcpx.config.snapshot import Route, Snapshot
+from mcpx.core.breaker import Breaker
 from mcpx.core.limits import RateLimiter, Rates
 from mcpx.core.sessions import SessionSealer, key_from_secret
 from mcpx.errors import ConfigError
@@ -66,6 +67,9 @@ class State:
         self.open_streams: set[trio.CancelScope] = set()
         self.stopping = False
         self.shares = Shares()
+        #: Server name to its breaker, where they are on.
+        self.breakers: dict[str, Breaker] = {}
+        self._set_breakers(None)
         #: Who may read a large text now. One at a time: they would share one interpreter,
         #: and what they hold meanwhile adds up.
         self.aside = trio.CapacityLimiter(1)
@@ -79,11 +83,42 @@ class State:
         self.sealer = SessionSealer(key_from_secret(key) if key else self._own_key)
         kept = {id(pool) for pool in prepared.pools.values()}
         dropped = [pool for pool in self.pools.values() if id(pool) not in kept]
+        before = self.snapshot
         self.pools = prepared.pools
         self.audit = prepared.audit
         self.snapshot = prepared.snapshot
+        self._set_breakers(before)
         self._announce()
         return dropped
+
+    def _set_breakers(self, before: Snapshot | None) -> None:
+        """A breaker for each server; one whose server stays where it is keeps its state."""
+        snapshot, old = self.snapshot, self.breakers
+        config = snapshot.config.circuit_breaker
+        breakers: dict[str, Breaker] = {}
+        for name, route in snapshot.routes.items() if config.enabled else ():
+            # What was given as 0 has always meant the default.
+            settings = (
+                config.failure_threshold or 5,
+                config.cooldown or 30.0,
+                config.half_open_max or 1,
+                route.timeouts.total_s,
+            )
+            was = before.routes.get(name) if before is not None else None
+            if name in old and was is not None and was.server.url == route.server.url:
+                breakers[name] = old[name]
+                breakers[name].resize(*settings)
+            else:
+                breakers[name] = Breaker(*settings)
+        self.breakers = breakers
+
+    def breaker_counts(self) -> dict[str, tuple[int, int]]:
+        """Each server's breaker: its state as a number, and how often it has opened."""
+        now = trio.current_time()
+        return {
+            name: (breaker.state(now).value, breaker.trips)
+            for name, breaker in self.breakers.items()
+        }
 
     def _announce(self) -> None:
         snapshot, metrics = self.snapshot, self.metrics

@@ -24,7 +24,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, Protocol
 
 import trio
@@ -164,6 +164,7 @@ class Metrics:
         self._tools: dict[str, set[str]] = {}
         self._connections: Callable[[], int] = _none
         self._audit_queue: Callable[[], int] = _none
+        self._breakers: Callable[[], Mapping[str, tuple[int, int]]] = dict
         self._in_flight = 0
         # By server first wherever there is a server: `_forget` relies on it.
         self._requests = Series(int)
@@ -299,6 +300,10 @@ class Metrics:
         """Whom to ask for the number of client connections."""
         self._connections = connections
 
+    def count_breakers(self, breakers: Callable[[], Mapping[str, tuple[int, int]]], /) -> None:
+        """Whom to ask for each server's breaker: its state (0, 1, 2), how often it opened."""
+        self._breakers = breakers
+
     def count_audit_queue(self, length: Callable[[], int], /) -> None:
         """Whom to ask for the number of records that wait to be written."""
         self._audit_queue = length
@@ -326,12 +331,15 @@ class Metrics:
             ("mcpx_servers_registered", "Servers in the configuration.", len(self._servers)),
             ("mcpx_audit_queue", "Audit records that wait to be written.", self._audit_queue()),
         )  # fmt: skip
+        breakers = dict(self._breakers())
         totals = (
             ("mcpx_auth_failures", "Requests without a valid credential.", self._auth_failures),
             ("mcpx_rate_limit_hits", "Requests refused by a rate limit.", self._rate_limit_hits),
             ("mcpx_overload", "Requests refused because there was no room.", self._overloads),
             ("mcpx_audit_lost", "Audit records that were not written.", self._audit_lost),
-        )
+            ("mcpx_breaker_trips", "How often a breaker has opened.",
+             sum(trips for _, trips in breakers.values())),
+        )  # fmt: skip
         series: tuple[_Counts, ...] = (
             ("mcpx_requests", "Requests, by what became of them.",
              ("server", "method", "status_code"), dict(self._requests)),
@@ -356,6 +364,7 @@ class Metrics:
             totals=totals,
             series=series,
             durations=durations,
+            breakers={server: state for server, (state, _) in breakers.items()},
             milliseconds=self._config.milliseconds,
         )
 
@@ -371,8 +380,10 @@ class _Copy(Collector):
         totals: Iterable[tuple[str, str, int]],
         series: Iterable[_Counts],
         durations: _DurationCounts,
+        breakers: Mapping[str, int],
         milliseconds: bool,
     ) -> None:
+        self._breakers = breakers
         self._version = version
         self._gauges = gauges
         self._totals = totals
@@ -395,6 +406,12 @@ class _Copy(Collector):
                 for values, count in sorted(counts.items()):
                     family.add_metric(values, count)
                 yield family
+        if self._breakers:
+            text = "A server's breaker: 0 closed, 1 open, 2 half open."
+            states = GaugeMetricFamily("mcpx_breaker_state", text, labels=["server"])
+            for server, state in sorted(self._breakers.items()):
+                states.add_metric([server], state)
+            yield states
         durations = self._durations
         if durations:
             yield _histogram("mcpx_request_duration_seconds", "Seconds", durations, _LE_S, 1)

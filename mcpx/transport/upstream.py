@@ -23,7 +23,7 @@ from typing import Final, Self
 import trio
 
 from mcpx.config.snapshot import Timeouts, UpstreamUrl
-from mcpx.errors import Overloaded, RemoteProtocolError, UpstreamError
+from mcpx.errors import Overloaded, RemoteProtocolError, UpstreamBroken
 from mcpx.protocol.http1 import ResponseHead, ResponseParser
 from mcpx.transport.deadlines import NEVER, Watch
 from mcpx.transport.wire import Broken, PlainWire, TlsWire, Wire
@@ -98,7 +98,7 @@ class UpstreamAnswer:
         """The next bytes of the body, none at its end.
 
         Raises:
-            UpstreamError: the answer was cut short or is not HTTP.
+            UpstreamBroken: the answer was cut short or is not HTTP.
         """
         connection = self._connection
         parser = connection.parser
@@ -114,7 +114,7 @@ class UpstreamAnswer:
                 else:
                     parser.eof()
             except (Broken, RemoteProtocolError) as exc:
-                raise UpstreamError(
+                raise UpstreamBroken(
                     "the server's answer was cut short", reason=f"answer cut short: {_said(exc)}"
                 ) from exc
 
@@ -175,7 +175,7 @@ class UpstreamPool:
 
         Raises:
             Overloaded: too many requests wait for a connection.
-            UpstreamError: not reached, or its answer is not HTTP. ``data["sent"]`` says
+            UpstreamBroken: not reached, or its answer is not HTTP. ``data["sent"]`` says
                 whether the request may have been executed.
         """
         connect_by = trio.current_time() + self.timeouts.connect_s
@@ -191,7 +191,7 @@ class UpstreamPool:
                     connection.wire.close()
                     if isinstance(exc, Broken) and connection.kept and repeatable:
                         continue
-                    raise UpstreamError(
+                    raise UpstreamBroken(
                         "the server closed the connection without an answer"
                         if isinstance(exc, Broken)
                         else "the server's answer is not valid HTTP",
@@ -266,7 +266,7 @@ class UpstreamPool:
             stream = await trio.open_tcp_stream(self.url.host, self.url.port)
         except OSError as exc:
             # The text of the error names addresses: it is for the log, not for clients.
-            raise UpstreamError("the server can't be reached", reason=f"connect: {exc}") from exc
+            raise UpstreamBroken("the server can't be reached", reason=f"connect: {exc}") from exc
         sock = stream.socket
         raw = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
         raw.setblocking(False)
@@ -286,7 +286,7 @@ class UpstreamPool:
         except BaseException as exc:
             raw.close()
             if isinstance(exc, trio.BrokenResourceError | ValueError):
-                raise UpstreamError(
+                raise UpstreamBroken(
                     "no TLS connection to the server", reason=f"tls: {exc.__cause__ or exc}"
                 ) from exc
             raise

@@ -22,7 +22,6 @@ def test_nothing_is_said_about_a_plain_configuration():
     ("text", "setting"),
     [
         ("servers: [{name: a, transport: stdio, command: x}]", "servers[0].transport: stdio"),
-        ("circuit_breaker: {enabled: true}", "circuit_breaker.enabled: true"),
         ("cache: {enabled: true}", "cache.enabled: true"),
         ("tracing: {enabled: true, exporter: stdout}", "tracing.enabled: true"),
         ("inspection: {tool_integrity: warn}", "inspection.tool_integrity: warn"),

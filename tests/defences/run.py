@@ -39,8 +39,8 @@ LIMIT_S = 60.0
 #: A line of `pytest -v`: what was run and what became of it.
 OUTCOME = re.compile(r"^(?:tests/wire/\S+?\.py)::(.+?) (PASSED|FAILED|ERROR)\b", re.MULTILINE)
 
-#: A line of `pytest --tb=short` that says what failed.
-FAILURE = re.compile(r"^(?:E {3}|tests/wire/\S+?:\d+: )")
+#: A line of a traceback that says what failed, in a group of exceptions or not.
+FAILURE = re.compile(r"^[ |E]*[\w.]*(?:Error|Exception)(?::.*)?$")
 
 RED, HANG, GREEN, BROKEN = "red", "hang", "SURVIVED", "BROKEN"
 

@@ -430,21 +430,13 @@ OPERATION = [
     ),
     Defence(
         "a URL that can't be used changes nothing",
-        VALIDATE,
-        "forms.parse_upstream_url, server.url, server)",
-        "str, server.url, server)",
+        "mcpx/config/forms.py",
+        "    scheme = scheme.lower()\n    if scheme not in _DEFAULT_PORTS:\n",
+        "    scheme = scheme.lower()\n    if not authority or scheme not in _DEFAULT_PORTS:\n"
+        '        return UpstreamUrl("http", "localhost", 9, b"/", b"localhost")\n'
+        "    if scheme not in _DEFAULT_PORTS:\n",
         f"{FAULT}[fault0]",
         f"{FAULT}[fault1]",
-        also=[
-            (
-                SNAPSHOT,
-                "url=parse_upstream_url(server.url) if server.url is not None else None",
-                (
-                    "url=None if server.url in (None, 'http://', 'ftp://x/y') "
-                    "else parse_upstream_url(server.url)"
-                ),
-            )
-        ],
     ),
     Defence(
         "a name that is given twice changes nothing",
@@ -467,6 +459,13 @@ OPERATION = [
         "    return _digest(content)\n",
         "    return _digest(repr((len(content), os.stat(path).st_mtime_ns)).encode())\n",
         "test_an_edit_that_keeps_size_and_time_is_seen",
+        also=[
+            (
+                WATCH,
+                "self._known = _digest(loaded) if loaded is not None else None",
+                "self._known: bytes | None = None",
+            )
+        ],
     ),
     Defence(
         "a file that is gone is no change",

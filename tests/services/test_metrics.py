@@ -109,7 +109,7 @@ async def test_the_page_is_read_by_another_parser_and_has_every_family():
         "mcpx_servers_registered", "mcpx_audit_queue", "mcpx_auth_failures",
         "mcpx_rate_limit_hits", "mcpx_overload", "mcpx_audit_lost", "mcpx_requests",
         "mcpx_tool_calls", "mcpx_policy_decisions", "mcpx_results", "mcpx_upstream_errors",
-        "mcpx_reloads", "mcpx_request_duration_seconds",
+        "mcpx_reloads", "mcpx_request_duration_seconds", "mcpx_breaker_trips",
     }  # fmt: skip
 
 
