@@ -118,6 +118,8 @@ class App:
             self._loaded, filename=path, environ=environ, generation=self._generation
         )
         self._http2 = snapshot.config.http2
+        #: What the listener was opened with.
+        self._opened = snapshot.config
         self._metrics = Metrics(snapshot.config.metrics, version=__version__)
         audit = AuditLog.of(snapshot.config.audit, snapshot.redactor, self._metrics)
         self.state = State(prepare(snapshot, audit, None), self._metrics)
@@ -243,7 +245,7 @@ class App:
         """Read the configuration again; whether it was put in place."""
         async with self._reload_lock:
             try:
-                before = await self._replace()
+                await self._replace()
             except ConfigError as exc:
                 log.error("the configuration was not reloaded; the old one stays")  # noqa: TRY400
                 for problem in exc.problems:
@@ -255,10 +257,10 @@ class App:
                 self._metrics.reloaded(ok=False)
                 return False
         self._metrics.reloaded(ok=True)
-        self._tell(before, why)
+        self._tell(why)
         return True
 
-    def _tell(self, before: Snapshot, why: str) -> None:
+    def _tell(self, why: str) -> None:
         snapshot = self.state.snapshot
         event(
             log,
@@ -268,20 +270,21 @@ class App:
             generation=snapshot.generation,
             servers=len(snapshot.routes),
         )
+        opened = self._opened
         for name in _NEEDS_RESTART:
-            if getattr(before.config, name) != getattr(snapshot.config, name):
-                log.warning("`%s` has changed: that needs a restart", name)
-        if (before.config.tls is None) != (snapshot.config.tls is None):
+            if (now := getattr(snapshot.config, name)) != (then := getattr(opened, name)):
+                log.warning("`%s` is now %s; %s stays until a restart", name, now, then)
+        if (opened.tls is None) != (snapshot.config.tls is None):
             log.warning("`tls` has come or gone: that needs a restart")
         for warning in snapshot.warnings:
             log.warning(warning)
 
-    async def _replace(self) -> Snapshot:
-        """Build the new state, then swap it in. Gives the snapshot that was replaced."""
+    async def _replace(self) -> None:
+        """Build the new state, then swap it in."""
         state, services, listener = self.state, self._services, self._listener
         assert services is not None
         assert listener is not None
-        old, old_audit = state.snapshot, state.audit
+        old_audit = state.audit
         # On a thread: certificates and files take tens of milliseconds.
         prepared, tls = await trio.to_thread.run_sync(self._build)
         # Nothing below can fail.
@@ -304,7 +307,6 @@ class App:
         if old_audit is not None and old_audit is not audit:
             # It may take its time: neither a next reload nor a stop waits for it.
             services.start_soon(old_audit.drain, AUDIT_DRAIN_S)
-        return old
 
     def _build(self) -> tuple[Prepared, ssl.SSLContext | None]:
         """All of a new state that can fail. Changes nothing.
@@ -384,6 +386,7 @@ def _announce(snapshot: Snapshot, *, watch: bool) -> None:
         logging.INFO,
         "starting",
         version=__version__,
+        pid=os.getpid(),
         listen=config.listen,
         servers=len(snapshot.routes),
         auth=config.auth.type if config.auth.enabled else "off",

@@ -150,7 +150,7 @@ async def test_a_reload_counts_its_generations_and_says_what_it_could_not_change
     async with running(tmp_path) as gateway:
         assert await gateway.reload({"listen": "127.0.0.1:1"})
         assert gateway.app.state.snapshot.generation == 2
-        assert "`listen` has changed: that needs a restart" in caplog.text
+        assert "`listen` is now 127.0.0.1:1; 127.0.0.1:0 stays until a restart" in caplog.text
         assert not await gateway.reload({"listen": "nonsense"})
         assert gateway.app.state.snapshot.generation == 2
         assert (await gateway.post(call("echo"))).status == 200

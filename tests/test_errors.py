@@ -10,7 +10,8 @@ def below(kind):
     return [kind, *(found for each in kind.__subclasses__() for found in below(each))]
 
 
-ANSWERS = below(GatewayError)
+# Those of the tree itself: what other modules hang below it depends on what is imported.
+ANSWERS = [kind for kind in below(GatewayError) if kind.__module__ == errors.__name__]
 
 
 def test_every_error_is_in_one_tree():

@@ -94,7 +94,9 @@ def main() -> int:
         if answers(address):  # a stranger's answers must not pass for the demo's
             print(f"demo: {address} is in use; stop what listens there first", file=sys.stderr)
             return 1
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # All three, also where a shell started us with one of them ignored.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     commands = [
         [sys.executable, "-m", "examples.mock_mcp", "--addr", MOCK_ADDRESS],
         [sys.executable, "-m", "mcpx", "-c", str(CONFIG)],

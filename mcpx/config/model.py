@@ -275,7 +275,7 @@ class AuditConfig(Section, frozen=True):
     output: Literal["stdout", "stderr", "file", "json", ""] = "stdout"
     """Where to; `json` is read as `stdout`."""
     path: str | None = None
-    """For `file`: the file. It is created for its owner alone, with its folders."""
+    """For `file`: the file, relative to the folder that the gateway is started in. It is created for its owner alone, with its folders."""
     arguments: bool = False
     """Whether the arguments of tool calls are recorded, redacted."""
     redact: RedactConfig = field(default_factory=RedactConfig)
@@ -388,7 +388,7 @@ class TlsConfig(Section, frozen=True):
     """TLS on the gateway's own listener."""
 
     cert: str
-    """A PEM file with the certificate and its chain."""
+    """A PEM file with the certificate and its chain, relative to the folder that the gateway is started in."""
     key: str
     """The PEM file with its key."""
 
@@ -422,7 +422,7 @@ class TimeoutsConfig(Section, frozen=True):
     """Bounds on how long one peer can keep the gateway waiting."""
 
     read: Duration = Duration(30)
-    """A request's head and body, from its first byte to its last."""
+    """A request's head and body, from its first byte to its last. A body that keeps coming at 8 KiB a second or more has the time that it takes."""
     write: Duration = Duration(60)
     """A client that takes nothing of its answer."""
     keep_alive: Duration = Duration(120)

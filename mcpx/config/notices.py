@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 from mcpx.config import forms
-from mcpx.config.faults import Path, path_text, quote
-from mcpx.config.model import Config
+from mcpx.config.faults import Path, nearest, path_text, quote
+from mcpx.config.model import Config, PolicyConfig
+from mcpx.core.globs import GlobSet, is_literal, parse_glob
 
 __all__ = ["NOT_ACTIVE", "Inactive", "notices"]
 
@@ -62,7 +63,13 @@ NOT_ACTIVE: Final = (
 
 def notices(config: Config) -> tuple[str, ...]:
     """Warnings about a configuration that passed ``validate``."""
-    return (*_inactive(config), *_access(config), *_browsers(config), *_upstreams(config))
+    return (
+        *_inactive(config),
+        *_access(config),
+        *_browsers(config),
+        *_upstreams(config),
+        *_policies(config),
+    )
 
 
 def _inactive(config: Config) -> Iterator[str]:
@@ -120,6 +127,35 @@ def _upstreams(config: Config) -> Iterator[str]:
             yield (
                 f"servers[{index}].url: {quote(server.name)} is reached without TLS and is not on "
                 "this network by its name: calls and results can be read and changed on the way"
+            )
+
+
+def _policies(config: Config) -> Iterator[str]:
+    """Rules that can never matter: most likely a name is misspelt."""
+    for index, server in enumerate(config.servers):
+        yield from _idle_rules(server.policy, ("servers", index, "policy"))
+    for client, override in config.clients.items():
+        for server_name, policy in override.servers.items():
+            yield from _idle_rules(policy, ("clients", client, "servers", server_name))
+
+
+def _idle_rules(policy: PolicyConfig, path: Path) -> Iterator[str]:
+    if not policy.allow_tools:
+        return
+    allowed = GlobSet(map(parse_glob, policy.allow_tools))
+    for name in policy.tool_rules:
+        if is_literal(parse_glob(name)) and not allowed.matches(name):
+            near = nearest(name, policy.allow_tools)
+            hint = f"; did you mean {near}?" if near else ""
+            yield (
+                f"{path_text((*path, 'tool_rules', name))}: has no effect, "
+                f"for allow_tools does not allow this tool{hint}"
+            )
+    for name in policy.deny_tools:
+        if name in policy.allow_tools:
+            yield (
+                f"{path_text((*path, 'deny_tools'))}: {quote(name)} is allowed as well; "
+                "deny wins, so it is refused"
             )
 
 

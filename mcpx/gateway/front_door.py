@@ -12,6 +12,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from mcpx._speedups.frames_py import elements, members, scan, string
+from mcpx.config.snapshot import Route
 from mcpx.core.globs import GlobSet, fold, piles_marks
 from mcpx.core.policy import Kind
 from mcpx.errors import (
@@ -26,7 +27,7 @@ from mcpx.gateway.exchange import Exchange
 from mcpx.protocol.headers import decode_value, is_json_content_type
 from mcpx.protocol.mcp import MIRRORED_MEMBERS, TARGETS, is_modern
 
-__all__ = ["find_route", "read_message"]
+__all__ = ["find_route", "more_targets", "named_route", "read_message"]
 
 _KINDS: Final = {"tool": Kind.TOOL, "prompt": Kind.PROMPT, "resource": Kind.RESOURCE}
 _PREFIX: Final = b"/mcp/"
@@ -218,11 +219,11 @@ def find_route(ex: Exchange) -> None:
     path = ex.path
     if not path.startswith(_PREFIX):
         raise UnknownServer("no endpoint at this path; servers are at /mcp/{name}")
-    name, slash, below = path[len(_PREFIX) :].partition(b"/")
-    route = ex.snapshot.routes.get(name.decode("latin-1"))
+    route = named_route(ex)
     if route is None:
         raise UnknownServer("no server of that name; GET /servers lists them")
     ex.route = route
+    _, slash, below = path[len(_PREFIX) :].partition(b"/")
     if slash:
         ex.upstream_path = _below(route.paths, below)
     if ex.query and not route.server.forward_query:
@@ -242,6 +243,14 @@ def _parameters(query: bytes) -> set[str]:
     parts = query.decode("latin-1").replace(";", "&").split("&")
     names = (unquote(part.partition("=")[0].replace("+", " "), "latin-1") for part in parts)
     return {fold(name.partition("[")[0].partition("\0")[0]) for name in names if name}
+
+
+def named_route(ex: Exchange) -> Route | None:
+    """The server that the path names, served or not."""
+    if not ex.path.startswith(_PREFIX):
+        return None
+    name = ex.path[len(_PREFIX) :].partition(b"/")[0]
+    return ex.snapshot.routes.get(name.decode("latin-1"))
 
 
 def _below(allowed: GlobSet, below: bytes) -> bytes:

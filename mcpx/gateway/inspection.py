@@ -124,7 +124,7 @@ class Inspection:
         except FrameError as exc:
             # A refusal keeps its status: 404, say, tells the client to begin a new session.
             raise UpstreamError(
-                "the server's list can't be read, so it can't be filtered",
+                "the server's answer can't be read, so that what it lists can't be filtered",
                 reason=f"unreadable list: {exc.message}",
                 status=self._status if self._status >= 400 else None,
             ) from exc

@@ -52,11 +52,12 @@ from mcpx.gateway.answers import refusal
 from mcpx.gateway.breaking import Trial
 from mcpx.gateway.exchange import Exchange
 from mcpx.gateway.forward import forward, open_session
-from mcpx.gateway.front_door import find_route, more_targets, read_message
+from mcpx.gateway.front_door import find_route, more_targets, named_route, read_message
 from mcpx.gateway.relay import relay
 from mcpx.gateway.state import LARGE_BYTES, State
 from mcpx.protocol.mcp import CLIENT_METHODS
 from mcpx.services.audit import AuditRecord
+from mcpx.services.log import Sparingly, event
 from mcpx.transport.http import Headers, Reply, Request
 from mcpx.transport.wire import Broken
 
@@ -69,6 +70,8 @@ T = TypeVar("T")
 
 #: How long a large request waits for its turn to be read.
 TURN_S: Final = 10.0
+#: A failing server is told of so often, in seconds.
+_troubles: Final = Sparingly(30.0)
 #: A message of this size is read for its id alone.
 SMALL_BYTES: Final = 4096
 
@@ -88,6 +91,8 @@ class Pipeline:
             await self._steps(ex)
         except GatewayError as error:
             _identify_message(ex)
+            if ex.route is None:
+                ex.route = named_route(ex)
             await self._refuse(ex, error)
         except Broken:
             _left(ex)
@@ -202,6 +207,12 @@ class Pipeline:
 
     async def _refuse(self, ex: Exchange, error: GatewayError) -> None:
         ex.error, ex.outcome, ex.reason = error, error.outcome, error.reason
+        if isinstance(error, UpstreamError | UpstreamTimeout) and ex.route is not None:
+            # In the gateway's own log too, but not for every request.
+            turn = _troubles.turn(ex.route.name, trio.current_time())
+            if turn is not None:
+                event(log, logging.WARNING, "a server fails", server=ex.route.name,
+                      reason=error.reason, also=turn)  # fmt: skip
         if ex.reply.started:
             # Half an answer is out: the end of the connection tells the client.
             ex.reply.abort()

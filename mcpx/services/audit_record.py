@@ -144,7 +144,9 @@ def _members(record: AuditRecord, redactor: Redacting | None) -> dict[str, objec
         line["session"] = _digest(record.session)
     line["request_id"] = _cut(record.request_id)
     if record.reason:
-        line["reason"] = _cut(_redacted(record.reason, redactor))
+        # What is said of a missing credential is the gateway's own text, and speaks of tokens.
+        own = record.outcome == "unauthorized"
+        line["reason"] = _cut(record.reason if own else _redacted(record.reason, redactor))
     if record.rule:
         line["rule"] = _cut(_redacted(record.rule, redactor))
     line["status"] = record.status

@@ -6,7 +6,7 @@ the pipeline answers. What it must never do: look into a body, or decide about a
 The states, and what bounds each (``timeouts`` and ``limits`` of the configuration):
 
     idle      no byte of a request yet            keep_alive
-    reading   its first byte has come             read (for head and body together)
+    reading   its first byte has come             read, and a second for every 8 KiB
     serving   the pipeline has it                 the pipeline's own deadlines
     writing   the client takes nothing            write
 
@@ -31,6 +31,8 @@ from mcpx.transport.wire import Broken, Wire
 
 __all__ = ["Bounds", "Connection"]
 
+#: Bytes a second at which an upload may take longer than ``timeouts.read``.
+LEAST_RATE: Final = 8192
 #: How long a client may go on sending what was refused.
 LINGER_S: Final = 1.0
 #: How long what remains to be said may take, where it can't be said at once.
@@ -226,9 +228,13 @@ class Connection:
                     # The deadline may pass just as a request comes: it is not served by halves.
                     return None
             # Else a part of this request, or what is wrong with it, came with the last one.
-            watch.until(trio.current_time() + bounds.read_s, "request")
+            read_by = trio.current_time() + bounds.read_s
+            watch.until(read_by, "request")
             self.busy = True
             while True:
+                # Whoever keeps sending at a fair rate is given the time that it takes.
+                read_by += len(received) / LEAST_RATE
+                watch.until(read_by, "request")
                 parser.feed(received)
                 taken = parser.take()
                 if taken is not None:

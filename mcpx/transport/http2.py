@@ -49,7 +49,7 @@ from mcpx.protocol.http1_messages import (
     judge_request,
     why_no_request,
 )
-from mcpx.transport.connection import LINGER_S, NO_ROOM, Bounds
+from mcpx.transport.connection import LEAST_RATE, LINGER_S, NO_ROOM, Bounds
 from mcpx.transport.deadlines import Deadlines, Watch
 from mcpx.transport.http import Admit, Budget, Handler, Headers, Request, Unread
 from mcpx.transport.listener import Listener, Served
@@ -502,6 +502,7 @@ class _Stream:
         if self.too_long or self.started:
             return
         self.body += data
+        self.watch.deadline += len(data) / LEAST_RATE
         if len(self.body) > self._connection.bounds.body_bytes:
             self.too_long = True
             self.body = bytearray()

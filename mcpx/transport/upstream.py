@@ -266,7 +266,9 @@ class UpstreamPool:
             stream = await trio.open_tcp_stream(self.url.host, self.url.port)
         except OSError as exc:
             # The text of the error names addresses: it is for the log, not for clients.
-            raise UpstreamBroken("the server can't be reached", reason=f"connect: {exc}") from exc
+            raise UpstreamBroken(
+                "the server can't be reached", reason=f"connect: {_refused(exc)}"
+            ) from exc
         sock = stream.socket
         raw = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
         raw.setblocking(False)
@@ -330,6 +332,14 @@ class UpstreamPool:
         for connection in self._idle:
             connection.wire.close()
         self._idle.clear()
+
+
+def _refused(exc: OSError) -> str:
+    """Why no address could be reached: the first attempt's own words, with all addresses."""
+    cause = exc.__cause__
+    if isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    return f"{exc} ({cause.strerror})" if isinstance(cause, OSError) else str(exc)
 
 
 def _said(exc: BaseException) -> str:

@@ -64,7 +64,9 @@ def test_everything_that_matters_is_told_and_no_credential():
         "    policy      everything the protocol has\n"
         "    timeouts    connect 5s, head 5m, idle 1m, total 10m\n"
         "warning: servers[1].transport: stdio is not active in this version: the server is not "
-        "started, and requests for it are answered with an error"
+        "started, and requests for it are answered with an error\n"
+        "warning: servers[0].policy.tool_rules.query: has no effect, for allow_tools does not "
+        "allow this tool"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mcpx.config.load import parse
+from mcpx.config.load import load_snapshot, parse
 from mcpx.config.notices import NOT_ACTIVE, notices
 
 LOOPBACK = "listen: 'localhost:8080'\n"
@@ -76,3 +76,19 @@ def test_a_surprising_choice_of_origins_is_told(origins, words):
 )
 def test_a_public_server_without_tls_is_told(url, is_told):
     assert bool(told(LOOPBACK + f"servers: [{{name: a, url: '{url}'}}]\n")) is is_told
+
+
+def test_a_rule_for_a_tool_that_is_not_allowed_is_told_with_the_name_that_was_meant():
+    text = """
+servers:
+  - name: files
+    url: http://127.0.0.1:1/mcp
+    policy:
+      allow_tools: [echo, read_file]
+      deny_tools: [echo]
+      tool_rules: {raed_file: {args: {path: {path_within: /data}}}, "*": {args: {x: {equals: 1}}}}
+"""
+    found = load_snapshot(text, filename="f.yaml", environ={}, generation=1).warnings
+    assert any("raed_file: has no effect" in one and "read_file?" in one for one in found)
+    assert any("deny wins" in one for one in found)
+    assert not any("tool_rules.*" in one for one in found)

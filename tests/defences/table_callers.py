@@ -336,8 +336,8 @@ CALLERS = [
     Defence(
         "an unreachable server's address is not told",
         "mcpx/transport/upstream.py",
-        'raise UpstreamBroken("the server can\'t be reached", reason',
-        'raise UpstreamBroken(f"the server can\'t be reached: {exc}", reason',
+        '"the server can\'t be reached", reason=f"connect',
+        'f"the server can\'t be reached: {exc}", reason=f"connect',
         "test_an_unreachable_server_is_a_502_that_names_no_address",
     ),
     Defence(

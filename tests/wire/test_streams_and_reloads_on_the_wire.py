@@ -459,3 +459,15 @@ async def test_a_silent_stream_is_cut_recorded_and_forgotten(tmp_path):
         (line,) = await gateway.audit(1)
         assert line["outcome"] == "timeout"
         assert not gateway.app.state.open_streams
+
+
+async def test_an_upload_that_keeps_coming_is_not_cut(tmp_path):
+    body = json.dumps(call("echo", {"text": "x" * 30_000})).encode()
+    async with running(tmp_path, {"timeouts": {"read": "500ms"}}) as gateway:
+        async with await gateway.connect() as client:
+            whole = client.render("POST", "/mcp/demo", body)
+            # Over a second in all: more than twice what a head may take.
+            for start in range(0, len(whole), 2000):
+                await client.raw(whole[start : start + 2000])
+                await trio.sleep(0.08)
+            assert (await client.response()).status == 200
