@@ -71,6 +71,13 @@ OPERATION = [
         "test_a_client_that_dribbles_is_cut_and_others_are_served",
     ),
     Defence(
+        "an upload that keeps coming is given the time that it takes",
+        "mcpx/transport/connection.py",
+        "read_by += len(received) / LEAST_RATE",
+        "read_by += 0.0",
+        "test_an_upload_that_keeps_coming_is_not_cut",
+    ),
+    Defence(
         "who takes nothing of an answer is cut",
         "mcpx/transport/connection.py",
         'self.watch.until(trio.current_time() + self._bounds.write_s, "client")\n        await self._wire.send(data)',
