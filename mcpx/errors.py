@@ -88,6 +88,8 @@ class GatewayError(McpxError):
     status = 500
     rpc_code = INTERNAL_ERROR
     outcome = "error"
+    #: What every answer of a kind carries.
+    own_headers: tuple[tuple[bytes, bytes], ...] = ()
 
     def __init__(
         self,
@@ -102,7 +104,7 @@ class GatewayError(McpxError):
         super().__init__(message)
         self.message = message
         self.reason = reason if reason is not None else message
-        self.headers = headers
+        self.headers = self.own_headers + headers
         self.data = data
         #: The id of the message that is refused, where only the refusal knows it.
         self.id: bytes | None = None
@@ -170,6 +172,7 @@ class Overloaded(GatewayError):
     """No room now; nothing was forwarded."""
 
     code, status, rpc_code, outcome = "overloaded", 503, SERVER_ERROR, "shed"
+    own_headers = ((b"retry-after", b"1"),)
 
 
 class Misconfigured(GatewayError):

@@ -13,7 +13,6 @@ from mcpx._speedups.frames_py import Frame
 from mcpx.config.snapshot import Route, Snapshot
 from mcpx.core.identity import ANONYMOUS, Principal
 from mcpx.core.policy import Kind, Policy
-from mcpx.errors import GatewayError
 from mcpx.transport.http import Headers, Reply, Request
 from mcpx.transport.upstream import UpstreamPool
 
@@ -29,7 +28,6 @@ class Exchange:
     __slots__ = (
         "allowed",
         "client_ip",
-        "error",
         "frame",
         "headers",
         "kind",
@@ -93,7 +91,6 @@ class Exchange:
         self.rule = ""
         self.status = 0
         self.outcome = "error"
-        self.error: GatewayError | None = None
 
     @property
     def tool(self) -> str | None:

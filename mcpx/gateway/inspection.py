@@ -6,7 +6,8 @@ tool's error, a JSON-RPC error). An event stream is looked at event by event and
 on as it comes.
 
 What it must never do: let an entry of a list through unread when something is to be
-hidden. What can't be read there ends the answer.
+hidden. What can't be read there ends the answer, or, on a stream where a list may only
+be replayed, is left out of it.
 """
 
 from __future__ import annotations

@@ -180,7 +180,7 @@ class Pipeline:
         try:
             identify(ex, state)
         except GatewayError as error:
-            ex.error, ex.outcome, ex.reason = error, error.outcome, error.reason
+            ex.outcome, ex.reason = error.outcome, error.reason
             ex.status, headers, body = refusal(ex, error)
             state.metrics.begin()
             self._record(ex)
@@ -199,14 +199,14 @@ class Pipeline:
         ex = self._exchange(request, reply)
         ex.method = "unread"
         error = BadRequest(message, status=status)
-        ex.error, ex.outcome, ex.reason = error, error.outcome, error.reason
+        ex.outcome, ex.reason = error.outcome, error.reason
         ex.status, headers, body = refusal(ex, error)
         state.metrics.begin()
         self._record(ex)
         return headers, body
 
     async def _refuse(self, ex: Exchange, error: GatewayError) -> None:
-        ex.error, ex.outcome, ex.reason = error, error.outcome, error.reason
+        ex.outcome, ex.reason = error.outcome, error.reason
         if isinstance(error, UpstreamError | UpstreamTimeout) and ex.route is not None:
             # In the gateway's own log too, but not for every request.
             turn = _troubles.turn(ex.route.name, trio.current_time())
@@ -228,9 +228,7 @@ class Pipeline:
         watch = ex.reply.watch
         if not watch.expired:
             if self.state.stopping:
-                error: GatewayError = Overloaded(
-                    "the gateway stops", headers=((b"retry-after", b"1"),)
-                )
+                error: GatewayError = Overloaded("the gateway stops")
             else:
                 return _left(ex)
         elif watch.phase == "client":
@@ -241,24 +239,21 @@ class Pipeline:
         elif watch.phase == "turn":
             error = Overloaded(
                 "too many large requests wait to be read; nothing was done",
-                headers=((b"retry-after", b"1"),),
             )
         elif watch.phase == "a free connection":
             error = Overloaded(
                 "all connections to this server are busy; nothing reached it",
-                headers=((b"retry-after", b"1"),),
             )
         elif watch.phase == "audit":
             error = Overloaded(
                 "the audit log has no room; nothing was done",
-                headers=((b"retry-after", b"1"),),
             )
         else:
             error = UpstreamTimeout(
                 "the server did not answer in time; the request may have been executed",
                 reason=f"timeout: {watch.phase}",
             )
-        ex.error, ex.outcome, ex.reason = error, error.outcome, error.reason
+        ex.outcome, ex.reason = error.outcome, error.reason
         if not ex.reply.started:
             ex.status, headers, body = refusal(ex, error)
             ex.reply.last_words(ex.status, headers, body)

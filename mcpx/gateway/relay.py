@@ -200,7 +200,7 @@ async def _events(
         await reply.answer(status, headers, passed)
         return
     if ex.request.method == "GET" and state.stopping:
-        raise Overloaded("the gateway stops", headers=((b"retry-after", b"1"),))
+        raise Overloaded("the gateway stops")
     left = finished = False
     failure: GatewayError | Broken | None = None
     scope = trio.CancelScope()

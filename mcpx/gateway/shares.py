@@ -14,8 +14,6 @@ from mcpx.errors import Overloaded
 
 __all__ = ["Share", "Shares"]
 
-_LATER = ((b"retry-after", b"1"),)
-
 
 class Shares:
     """The counts of all clients; one that holds nothing has no entry."""
@@ -35,7 +33,6 @@ class Shares:
         if self.calls.get(client, 0) >= limits.max_calls_per_client:
             raise Overloaded(
                 f"more than {limits.max_calls_per_client} requests of this client are under way",
-                headers=_LATER,
             )
         return Share(self, client, limits)
 
@@ -72,7 +69,6 @@ class Share:
         if streams.get(self._client, 0) >= self._limits.max_streams_per_client:
             raise Overloaded(
                 f"more than {self._limits.max_streams_per_client} streams of this client are open",
-                headers=_LATER,
             )
         self.__exit__()
         self._counts = streams

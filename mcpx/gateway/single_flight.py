@@ -39,7 +39,7 @@ import enum
 from collections import OrderedDict
 from collections.abc import Hashable
 from types import TracebackType
-from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import trio
 
@@ -214,9 +214,6 @@ class _Joining(Generic[K, V]):
         self._turn.leave()
 
 
-_RETRY: Final = ((b"retry-after", b"1"),)
-
-
 class SingleFlight(Generic[K, V]):
     """Turns by key.
 
@@ -270,7 +267,7 @@ class SingleFlight(Generic[K, V]):
     async def _follow(self, record: _Record[V]) -> Turn[V]:
         if len(record.followers) + len(record.queue) >= self.max_followers:
             self.refused += 1
-            raise Overloaded("too many wait for the same answer; nothing was done", headers=_RETRY)
+            raise Overloaded("too many wait for the same answer; nothing was done")
         seat: _Seat[V] = _Seat(trio.lowlevel.current_task())
         record.followers[seat] = None
 

@@ -241,9 +241,7 @@ class UpstreamPool:
             self._in_use += 1
             return
         if len(self._waiting) >= self._limit * WAITING_PER_CONNECTION:
-            raise Overloaded(
-                "too many requests wait for this server", headers=((b"retry-after", b"1"),)
-            )
+            raise Overloaded("too many requests wait for this server")
         # Whoever leaves hands its place to the one woken here.
         await self._waiting.park()
 
