@@ -44,7 +44,10 @@ __all__ = [
     "PolicyConfig",
     "RateLimitConfig",
     "RedactConfig",
+    "RedactConfig",
     "Scalar",
+    "ScopeRule",
+    "ServerAuth",
     "ServerCache",
     "ServerConfig",
     "ServerTimeouts",
@@ -129,14 +132,18 @@ class CacheTool(Section, frozen=True):
     """Caching of one tool's results."""
 
     ttl: Duration | None = None
-    """How long a result is kept; the cache's `default_ttl` when absent."""
+    """How long a result is kept; the cache's `default_ttl` when absent. A server's own `ttlMs` can make it shorter, never longer."""
+    shared: bool = False
+    """Whether one client may be given what another client's call brought. Without it that happens where the server itself calls a result public (`cacheScope`), and nowhere else."""
 
 
 class ServerCache(Section, frozen=True):
     """Which tools of a server are cached."""
 
     tools: dict[str, CacheTool] = field(default_factory=dict)
-    """Tool name to its caching. A tool that is not named is not cached."""
+    """Tool name to its caching. A tool that is not named is not cached, unless `read_only_tools` covers it."""
+    read_only_tools: bool = False
+    """Whether tools whose definition says `readOnlyHint: true` are cached too. The server says so itself: turn it on for servers that you trust."""
 
 
 class ServerTimeouts(Section, frozen=True):
@@ -167,6 +174,37 @@ class ServerTls(Section, frozen=True):
     """The name to verify, where it differs from the URL's host."""
 
 
+class ServerAuth(Section, frozen=True):
+    """What the gateway shows to a server. Credentials of clients never go there."""
+
+    type: Literal["none", "headers", "bearer", "api_key", "client_credentials"] = "none"
+    """`headers` sends `headers`, `bearer` and `api_key` send one secret, `client_credentials` gets a token from `token_url` (OAuth 2.1)."""
+    headers: dict[str, Secret] = field(default_factory=dict)
+    """For headers: names and values. Like every secret here, a value may be `${NAME}`, or `file:/path` to be read from a file."""
+    token: Secret | None = None
+    """For bearer: the token."""
+    header: str = "X-API-Key"
+    """For api_key: the header that the key is sent in."""
+    key: Secret | None = None
+    """For api_key: the key."""
+    token_url: str | None = None
+    """For client_credentials: where tokens are got. Plain `http` is taken for loopback addresses alone."""
+    client_id: str | None = None
+    """For client_credentials: the gateway's own name there."""
+    client_secret: Secret | None = None
+    """For client_credentials: its secret there."""
+    client_auth: Literal["basic", "post"] = "basic"
+    """For client_credentials: whether id and secret are sent in the Authorization header or in the form."""
+    scopes: list[str] = field(default_factory=list)
+    """For client_credentials: the scopes to ask for."""
+    resource: str | None = None
+    """For client_credentials: the server that the token is for (RFC 8707)."""
+    audience: str | None = None
+    """For client_credentials: the same for authorization servers that read `audience` instead."""
+    parameters: dict[str, str] = field(default_factory=dict)
+    """For client_credentials: further fields of the form."""
+
+
 class ServerConfig(Section, frozen=True):
     """One MCP server behind the gateway, reached at `/mcp/{name}`."""
 
@@ -188,6 +226,8 @@ class ServerConfig(Section, frozen=True):
     """How long one request may take, head and body; short for `timeouts.head` and `timeouts.total`."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     """What clients may do on this server."""
+    auth: ServerAuth = field(default_factory=ServerAuth)
+    """What the gateway shows to the server."""
     cache: ServerCache = field(default_factory=ServerCache)
     """Which results are cached."""
     timeouts: ServerTimeouts = field(default_factory=ServerTimeouts)
@@ -213,17 +253,50 @@ class ApiClient(Section, frozen=True):
     """Its credential. Write `${NAME}` and keep the value in the environment."""
 
 
+class ScopeRule(Section, frozen=True):
+    """Scopes that some operations need. Every rule that matches adds its own."""
+
+    scopes: list[str]
+    """The scopes that a token must have, all of them."""
+    servers: list[str] = field(default_factory=list)
+    """Names or globs of servers; all when empty."""
+    methods: list[str] = field(default_factory=list)
+    """Methods or globs (`tools/*`); all when empty."""
+    tools: list[str] = field(default_factory=list)
+    """Tools that are called, by name or glob; with one given, the rule is about calls alone."""
+
+
 class OauthConfig(Section, frozen=True):
     """The gateway as an OAuth 2.1 resource server."""
 
     resource: str | None = None
-    """The gateway's own canonical URI, which tokens must name as their audience (RFC 8707)."""
-    jwks_uri: str | None = None
-    """Where the authorization server publishes its keys."""
+    """The gateway's own canonical URI, such as `https://mcp.example.com`. The endpoint of a server is the resource `{resource}/mcp/{name}`; tokens must name one of the two as their audience (RFC 8707)."""
     issuer: str | None = None
     """The `iss` that tokens must carry."""
+    jwks_uri: str | None = None
+    """Where the authorization server publishes its keys; found through the issuer's metadata when absent."""
     authorization_servers: list[str] = field(default_factory=list)
-    """Issuers to name in the protected resource metadata (RFC 9728)."""
+    """Issuers to name in the protected resource metadata (RFC 9728); `issuer` when empty."""
+    accept_gateway_audience: bool = True
+    """Whether a token for the gateway as a whole (`resource`) is good at every server. With `false` each server needs a token of its own."""
+    scopes: list[str] = field(default_factory=list)
+    """Scopes that everything needs."""
+    scope_rules: list[ScopeRule] = field(default_factory=list)
+    """Scopes that servers, methods and tools need besides."""
+    implied_scopes: dict[str, list[str]] = field(default_factory=dict)
+    """Scope to the scopes that it includes: `{admin: [read, write]}`."""
+    leeway: Duration = Duration(30)
+    """By how much clocks may differ when a token's times are looked at."""
+    jwks_max_age: Duration = Duration(3600)
+    """How long keys are used before they are fetched again."""
+    jwks_max_stale: Duration = Duration(86_400)
+    """How long they are used while fetching fails."""
+    token_cache_age: Duration = Duration(300)
+    """How long a token that was verified is not verified again; never past its own end."""
+    allow_private_addresses: bool = False
+    """Whether addresses that the issuer's metadata names may be on a private network. Without it they must be public, so that nobody makes the gateway ask its own network."""
+    ca: str | None = None
+    """A PEM file of authorities to trust for the authorization server instead of the system's."""
 
 
 class AuthConfig(Section, frozen=True):
@@ -232,7 +305,9 @@ class AuthConfig(Section, frozen=True):
     enabled: bool = False
     """Whether a credential is asked for. With `true`, `type` must name how."""
     type: Literal["", "none", "bearer", "api_key", "oauth"] = ""
-    """`bearer` reads `Authorization: Bearer …`, `api_key` reads `header`."""
+    """`bearer` reads `Authorization: Bearer …` and knows the tokens given here, `api_key` reads `header`, `oauth` takes signed tokens of an authorization server."""
+    types: list[Literal["bearer", "api_key", "oauth"]] = field(default_factory=list)
+    """Several ways side by side instead of `type`: a request shows a credential of one of them."""
     token: Secret | None = None
     """One token for everybody; its principal is called `default`."""
     header: str = "X-API-Key"
@@ -335,6 +410,12 @@ class InspectionConfig(Section, frozen=True):
     """Whether a tool whose definition changed is reported (`warn`) or refused (`enforce`)."""
     filter_tools_list: bool = True
     """Whether what a client may not call is left out of its lists."""
+    max_age: Duration = Duration(60)
+    """How long a tool's definition counts as seen. A call after that lists the server's tools first, which finds what changed without a word; 0 lists before every call."""
+    refuse_added: bool = False
+    """With `enforce`: whether a tool that was added later is refused until it is approved."""
+    refuse_shadowing: bool = False
+    """With `enforce`: whether a new tool that has another server's tool name or description is refused until it is approved."""
 
 
 class BreakerConfig(Section, frozen=True):
@@ -375,11 +456,13 @@ class CacheConfig(Section, frozen=True):
     enabled: bool = False
     """Whether there is a cache. Alone it caches nothing: servers name their tools."""
     max_entries: Count = 1000
-    """Results kept at one time."""
+    """Results kept at one time; 0 for none."""
     default_ttl: Duration = Duration(60)
     """How long, where a tool says nothing else."""
     max_body_bytes: Count = 262_144
     """The largest result that is kept."""
+    max_bytes: Positive = 64 * 1024 * 1024
+    """All results together."""
     purge_on_reload: bool = False
     """Whether a reload empties it."""
 
@@ -520,3 +603,5 @@ class Config(Section, frozen=True):
     """The gateway's own log."""
     sessions: SessionsConfig = field(default_factory=SessionsConfig)
     """Session ids."""
+    data_dir: str = "mcpx-data"
+    """The folder for what must last, such as pinned tools, relative to the folder that the gateway is started in. It is made when something is kept."""

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from mcpx._speedups.frames_py import elements, members
+from mcpx._speedups.frames import elements, members
 
 __all__ = ["Difference", "Differences", "differences", "printable", "render"]
 

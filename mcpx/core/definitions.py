@@ -18,8 +18,8 @@ import hashlib
 import math
 from typing import Final, NamedTuple, TypeVar
 
-from mcpx._speedups.canon_py import canonical
-from mcpx._speedups.frames_py import members, string
+from mcpx._speedups.canon import canonical
+from mcpx._speedups.frames import members, string
 
 __all__ = ["ANY", "Definition", "Shadows", "read_definition"]
 

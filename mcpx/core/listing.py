@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from mcpx._speedups.frames_py import elements, members, scan, string
+from mcpx._speedups.frames import elements, members, scan, string
 from mcpx.core.policy import Kind
 
 __all__ = ["Listing", "filter_listing", "listed_tools"]

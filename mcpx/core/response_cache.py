@@ -38,7 +38,7 @@ from hashlib import sha256
 from math import inf, isfinite
 from typing import Final, NamedTuple
 
-from mcpx._speedups.frames_py import Frame, members, scan, string
+from mcpx._speedups.frames import Frame, members, scan, string
 from mcpx.errors import FrameError
 
 __all__ = [

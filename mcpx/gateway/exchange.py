@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 
-from mcpx._speedups.frames_py import Frame
+from mcpx._speedups.frames import Frame
 from mcpx.config.snapshot import Route, Snapshot
 from mcpx.core.identity import ANONYMOUS, Principal
 from mcpx.core.policy import Kind, Policy

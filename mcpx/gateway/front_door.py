@@ -11,7 +11,7 @@ from collections.abc import Collection
 from typing import Final
 from urllib.parse import unquote
 
-from mcpx._speedups.frames_py import elements, members, scan, string
+from mcpx._speedups.frames import elements, members, scan, string
 from mcpx.config.snapshot import Route
 from mcpx.core.globs import GlobSet, fold, piles_marks
 from mcpx.core.policy import Kind

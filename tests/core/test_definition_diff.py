@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcpx._speedups.canon_py import canonical
+from mcpx._speedups.canon import canonical
 from mcpx.core.definition_diff import (
     MAX_DIFFERENCES,
     MAX_LEVELS,

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from mcpx._speedups.frames_py import scan
+from mcpx._speedups.frames import scan
 from mcpx.core.response_cache import (
     ENTRY_OVERHEAD_BYTES,
     EVERYBODY,
