@@ -44,7 +44,6 @@ __all__ = [
     "PolicyConfig",
     "RateLimitConfig",
     "RedactConfig",
-    "RedactConfig",
     "Scalar",
     "ScopeRule",
     "ServerAuth",
