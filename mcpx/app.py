@@ -6,6 +6,7 @@ The tree of tasks; an arrow is "owned by", and nothing else starts tasks:
     └─ services                      cancelled last
        ├─ Deadlines                  everything that waits too long
        ├─ AuditLog                   the record's writer (a new one where it changed)
+       ├─ Errands                    keys and tokens that are fetched beside requests
        ├─ signals                    SIGHUP reloads; SIGINT and SIGTERM stop
        ├─ ConfigWatcher              with -watch
        └─ Listener (or Http2Listener)
@@ -46,6 +47,7 @@ from mcpx.gateway.probe import probe
 from mcpx.gateway.state import Prepared, State, prepare
 from mcpx.protocol import http1
 from mcpx.services.audit import AuditLog
+from mcpx.services.errand import Errands
 from mcpx.services.health import Health
 from mcpx.services.log import configure as configure_log
 from mcpx.services.log import event
@@ -85,7 +87,7 @@ def check_snapshot(path: str, environ: Mapping[str, str]) -> Snapshot:
     if config.tls is not None:
         server_context(config.tls.cert, config.tls.key, http2=config.http2)
     _listener_class(config)
-    prepare(snapshot, None, None)
+    prepare(snapshot, None, None, Errands())
     return snapshot
 
 
@@ -122,7 +124,8 @@ class App:
         self._opened = snapshot.config
         self._metrics = Metrics(snapshot.config.metrics, version=__version__)
         audit = AuditLog.of(snapshot.config.audit, snapshot.redactor, self._metrics)
-        self.state = State(prepare(snapshot, audit, None), self._metrics)
+        self._errands = Errands()
+        self.state = State(prepare(snapshot, audit, None, self._errands), self._metrics)
         self._health = Health(
             lambda route: probe(self.state, route),
             cache_ttl_s=snapshot.config.health.cache_ttl,
@@ -152,6 +155,7 @@ class App:
                 self._services = services
                 await services.start(self._deadlines.run)
                 self._deadlines.every_tick(self._reap)
+                await services.start(self._errands.run)
                 if self.state.audit is not None:
                     await services.start(self.state.audit.run)
                 await services.start(self._signals, services)
@@ -324,7 +328,7 @@ class App:
         audit = state.audit
         if audit is None or not audit.matches(config.audit):
             audit = AuditLog.of(config.audit, snapshot.redactor, self._metrics)
-        return prepare(snapshot, audit, state), tls
+        return prepare(snapshot, audit, state, self._errands), tls
 
     def _reap(self, now: float) -> None:
         for pool in self.state.pools.values():
@@ -389,7 +393,7 @@ def _announce(snapshot: Snapshot, *, watch: bool) -> None:
         pid=os.getpid(),
         listen=config.listen,
         servers=len(snapshot.routes),
-        auth=config.auth.type if config.auth.enabled else "off",
+        auth=", ".join(config.auth.types) or config.auth.type if config.auth.enabled else "off",
         rate_limit=config.rate_limit.enabled,
         audit=(config.audit.output or "stdout") if config.audit.enabled else "off",
         watch=watch,

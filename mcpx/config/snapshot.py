@@ -18,18 +18,26 @@ from msgspec.structs import replace
 
 from mcpx.config.faults import MOST_PROBLEMS, Fault, Faulty, Path
 from mcpx.config.forms import Listen, UpstreamUrl, parse_listen, parse_upstream_url
-from mcpx.config.model import AuthConfig, Config, PolicyConfig, ServerConfig, TimeoutsConfig
+from mcpx.config.model import (
+    AuthConfig,
+    Config,
+    OauthConfig,
+    PolicyConfig,
+    ServerConfig,
+    TimeoutsConfig,
+)
 from mcpx.config.notices import notices
 from mcpx.config.validate import validate
 from mcpx.core.addresses import Networks, parse_networks
 from mcpx.core.globs import GlobSet, parse_glob
 from mcpx.core.identity import Authenticator, Kind
+from mcpx.core.oauth import WELL_KNOWN, ProtectedResource, ScopeRules, resource_for
 from mcpx.core.origins import Origins
 from mcpx.core.policy import Policy, PolicyFault, both, compile_policy
 from mcpx.core.redaction import Redactor
 from mcpx.secret import Secret
 
-__all__ = ["Listen", "Route", "Snapshot", "Timeouts", "UpstreamUrl", "compile_snapshot"]
+__all__ = ["Listen", "Oauth", "Route", "Snapshot", "Timeouts", "UpstreamUrl", "compile_snapshot"]
 
 _DEFAULT_MAX_AGE: Final = "86400"
 
@@ -68,11 +76,29 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class Oauth:
+    """The gateway as a resource server: what it asks of tokens, and what it says of itself.
+
+    ``gateway`` is the resource of the gateway's own pages, ``servers`` has one for each
+    server, and ``documents`` tells by path whose metadata is asked for. ``reserved`` are
+    the names of clients that have a credential of their own.
+    """
+
+    settings: OauthConfig
+    gateway: ProtectedResource
+    servers: dict[str, ProtectedResource]
+    documents: dict[bytes, ProtectedResource]
+    scopes: ScopeRules
+    reserved: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All that a request needs to know about the configuration.
 
     ``generation`` counts the configurations of a running gateway. ``authenticator`` is
-    None when nobody is asked for a credential. ``public`` names the endpoints that need
+    None when nobody is asked for a credential, ``oauth`` where no signed tokens are
+    taken. ``public`` names the endpoints that need
     none, ``client_names`` whoever can be authenticated. ``warnings`` are for the operator, at start and in ``mcpx check``.
     """
 
@@ -81,6 +107,7 @@ class Snapshot:
     listen: Listen
     routes: dict[str, Route]
     authenticator: Authenticator | None
+    oauth: Oauth | None
     origins: Origins
     redactor: Redactor
     trusted_networks: Networks
@@ -173,6 +200,7 @@ def _compiled(config: Config, policies: _Policies, generation: int) -> Snapshot:
         listen=listen,
         routes={server.name: _route(server, policies, config) for server in config.servers},
         authenticator=_authenticator(config.auth),
+        oauth=_oauth(config),
         origins=_origins(config, listen),
         redactor=Redactor(keys=redact.keys, patterns=redact.patterns, tools=redact.tools),
         trusted_networks=parse_networks(config.trusted_proxies),
@@ -216,9 +244,57 @@ def _first(*given: float | None) -> float:
 def _authenticator(auth: AuthConfig) -> Authenticator | None:
     if not auth.enabled:
         return None
-    assert auth.type in ("bearer", "api_key"), "validate lets no other type through"
-    kind: Kind = "bearer" if auth.type == "bearer" else "api_key"
-    return Authenticator(kind, auth.header, _credentials(auth))
+    return Authenticator(_kinds(auth), auth.header, _credentials(auth))
+
+
+def _kinds(auth: AuthConfig) -> frozenset[Kind]:
+    """The ways to authenticate, one or several."""
+    if auth.types:
+        return frozenset(auth.types)
+    kind = auth.type
+    assert kind != "", "validate lets nobody through unchecked"
+    assert kind != "none", "validate lets nobody through unchecked"
+    return frozenset((kind,))
+
+
+def _oauth(config: Config) -> Oauth | None:
+    auth = config.auth
+    if not auth.enabled or "oauth" not in _kinds(auth):
+        return None
+    settings = auth.oauth
+    assert settings is not None, "validate asks for it"
+    assert settings.resource is not None, "validate asks for it"
+    own = settings.resource
+    issuers = settings.authorization_servers or ([settings.issuer] if settings.issuer else [])
+    scopes = ScopeRules(settings.scopes, settings.scope_rules, settings.implied_scopes)
+    gateway = ProtectedResource(
+        own,
+        authorization_servers=issuers,
+        supported=scopes.initial(""),
+        initial=scopes.initial(""),
+    )
+    servers = {
+        server.name: ProtectedResource(
+            resource_for(own, server.name),
+            authorization_servers=issuers,
+            supported=scopes.supported(server.name),
+            initial=scopes.initial(server.name),
+            also_accepted=[own] if settings.accept_gateway_audience else (),
+        )
+        for server in config.servers
+    }
+    return Oauth(
+        settings=settings,
+        gateway=gateway,
+        servers=servers,
+        # The gateway's own is also at the root, where older clients look.
+        documents={
+            WELL_KNOWN.encode(): gateway,
+            **{each.metadata_path: each for each in (gateway, *servers.values())},
+        },
+        scopes=scopes,
+        reserved=frozenset(("default", *(name for name, _ in _credentials(auth)))),
+    )
 
 
 def _credentials(auth: AuthConfig) -> list[tuple[str, Secret]]:

@@ -15,6 +15,8 @@ are.
 ``bearer`` reads ``Authorization: Bearer <token>`` (RFC 6750 section 2.1): exactly one
 such header, the scheme in any case (RFC 9110 section 11.1), spaces and then a token68.
 ``api_key`` reads a header of a name that is configured, exactly one, visible ASCII.
+``oauth`` reads what ``bearer`` does; a token that is nobody's here is handed back, for
+whoever can verify it.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from mcpx.secret import Secret
 
 __all__ = ["ANONYMOUS", "Authenticator", "Kind", "Principal"]
 
-Kind = Literal["bearer", "api_key"]
+Kind = Literal["bearer", "api_key", "oauth"]
 Headers = list[tuple[bytes, bytes]]
 
 # RFC 9110 section 5.6.2 (token) and 11.2 (token68, whose "=" come last).
@@ -69,6 +71,9 @@ ANONYMOUS = Principal("", authenticated=False)
 class Authenticator:
     """Tells the principal of a request, or refuses it.
 
+    With ``oauth`` among its kinds it needs no clients, and a bearer token that is none of
+    theirs comes back as it is.
+
     ``kind`` is the sort of credential that is read, or several of them: a request must
     then show exactly one. ``header`` is where ``api_key`` is read, ``clients`` are
     names with their credentials. ``credential_headers`` names, in lower case, what is
@@ -80,12 +85,14 @@ class Authenticator:
 
     __slots__ = (
         "_api_key_header",
+        "_bearer_clients",
         "_bearer_header",
         "_by_digest",
         "_hasher",
         "_nobody",
         "_told_header",
         "credential_headers",
+        "oauth",
     )
 
     def __init__(
@@ -95,12 +102,15 @@ class Authenticator:
         clients: Iterable[tuple[str, Secret]] = (),
     ) -> None:
         kinds = frozenset((kind,) if isinstance(kind, str) else kind)
-        if not kinds or not kinds <= {"bearer", "api_key"}:
-            raise ValueError("kind must be bearer or api_key")
+        if not kinds or not kinds <= {"bearer", "api_key", "oauth"}:
+            raise ValueError("kind must be bearer, api_key or oauth")
+        #: Whether tokens that are nobody's here may be somebody's elsewhere.
+        self.oauth = "oauth" in kinds
         if not _consists_of(header.encode(), _TOKEN):
             raise ValueError(f"not the name of a header: {header!r}")
         # A name that no header has stands for a kind that isn't read.
-        self._bearer_header = b"authorization" if "bearer" in kinds else b""
+        self._bearer_header = b"authorization" if kinds & {"bearer", "oauth"} else b""
+        self._bearer_clients = "bearer" in kinds
         self._api_key_header = header.lower().encode() if "api_key" in kinds else b""
         if self._bearer_header == self._api_key_header:
             raise ValueError("bearer reads Authorization: api_key needs another header")
@@ -116,16 +126,18 @@ class Authenticator:
             if name in names:
                 raise ValueError(f"two clients are called {name!r}")
             names.add(name)
-            digest = self._digest(_sendable(name, secret, bearer=bool(self._bearer_header)))
+            digest = self._digest(_sendable(name, secret, bearer=self._bearer_clients))
             if digest in self._by_digest:
                 other = self._by_digest[digest][1].name
                 raise ValueError(f"clients {other!r} and {name!r} have the same credential")
             self._by_digest[digest] = (digest, Principal(name, authenticated=True))
-        if not names:
+        if not names and kinds != {"oauth"}:
             raise ValueError("no credential: nobody could ever be let in")
 
-    def identify(self, headers: Headers) -> Principal:
+    def identify(self, headers: Headers) -> Principal | bytes:
         """The principal whose credential is in ``headers`` (lower-case names).
+
+        A token instead, with ``oauth``: it is nobody's here, and was not verified.
 
         Raises Unauthorized, with a challenge in ``WWW-Authenticate``.
         """
@@ -145,15 +157,17 @@ class Authenticator:
             raise Unauthorized("invalid API key", headers=_API_KEY)
         return principal
 
-    def _bearer(self, value: bytes) -> Principal:
+    def _bearer(self, value: bytes) -> Principal | bytes:
         scheme, _, token = value.partition(b" ")
         token = token.lstrip(b" ")
         if scheme.lower() != b"bearer" or not token:
             raise Unauthorized("missing bearer token", headers=_MISSING)
-        principal = self._known(token)
-        if principal is None:
-            raise Unauthorized("invalid token", headers=_INVALID)
-        return principal
+        principal = self._known(token) if self._bearer_clients else None
+        if principal is not None:
+            return principal
+        if self.oauth:
+            return token
+        raise Unauthorized("invalid token", headers=_INVALID)
 
     def _known(self, credential: bytes) -> Principal | None:
         if len(credential) > _LONGEST_CREDENTIAL:

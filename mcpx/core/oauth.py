@@ -31,6 +31,7 @@ from mcpx.errors import GatewayError, McpxError, Unauthorized
 
 __all__ = [
     "LONGEST_TOKEN_BYTES",
+    "WELL_KNOWN",
     "Claims",
     "InsufficientScope",
     "ProtectedResource",

@@ -3,7 +3,8 @@
 What it is: one function for each page. They are for operators: where clients must
 authenticate, so must whoever reads these, unless ``auth.public`` names them. Without a
 credential ``/health`` tells its status and nothing else; ``/health/live`` tells that the
-process runs, whatever its servers do. What it must never do: show a credential, or the
+process runs, whatever its servers do. What the gateway asks of OAuth clients (RFC 9728)
+is for everybody, since nobody has a token yet who reads it. What it must never do: show a credential, or the
 parts of a URL that may hold one.
 """
 
@@ -14,9 +15,9 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from mcpx.config.describe import masked_url
-from mcpx.errors import BadRequest, PolicyDenied, Unauthorized
+from mcpx.errors import BadRequest, PolicyDenied, Unauthorized, UnknownServer
 from mcpx.gateway.exchange import Exchange
-from mcpx.gateway.pipeline import identify, limit_stranger
+from mcpx.gateway.pipeline import METADATA, identify, limit_stranger
 from mcpx.gateway.state import State
 from mcpx.services.health import Health
 from mcpx.services.metrics import CONTENT_TYPE
@@ -31,7 +32,7 @@ def pages(state: State, health: Health) -> dict[bytes, Callable[[Exchange], Awai
         _readable(ex)
         routes = list(ex.snapshot.routes.values())
         try:
-            identify(ex, state)
+            await identify(ex, state)
         except Unauthorized:
             # What a load balancer needs is no secret; who the servers are is.
             report = await health.public_report(routes)
@@ -51,7 +52,7 @@ def pages(state: State, health: Health) -> dict[bytes, Callable[[Exchange], Awai
 
     async def show_servers(ex: Exchange) -> None:
         _readable(ex)
-        _authorized(ex, state, "servers")
+        await _authorized(ex, state, "servers")
         listed = [
             {"name": route.name, "url": masked_url(route.server)}
             for route in ex.snapshot.routes.values()
@@ -60,15 +61,25 @@ def pages(state: State, health: Health) -> dict[bytes, Callable[[Exchange], Awai
 
     async def show_metrics(ex: Exchange) -> None:
         _readable(ex)
-        _authorized(ex, state, "metrics")
+        await _authorized(ex, state, "metrics")
         body = await state.metrics.exposition()
         await _page(ex, 200, CONTENT_TYPE, body)
+
+    async def show_metadata(ex: Exchange) -> None:
+        _readable(ex)
+        oauth = ex.snapshot.oauth
+        resource = oauth.documents.get(ex.path) if oauth is not None else None
+        if resource is None:
+            raise UnknownServer("no protected resource is described at this path")
+        limit_stranger(ex, state)
+        await _page(ex, 200, b"application/json", resource.metadata)
 
     return {
         b"/health": show_health,
         b"/health/live": show_live,
         b"/servers": show_servers,
         b"/metrics": show_metrics,
+        METADATA: show_metadata,
     }
 
 
@@ -77,10 +88,10 @@ def _readable(ex: Exchange) -> None:
         raise BadRequest("this page is read with GET", status=405, headers=((b"allow", b"GET"),))
 
 
-def _authorized(ex: Exchange, state: State, page: str) -> None:
+async def _authorized(ex: Exchange, state: State, page: str) -> None:
     """Pages are limited by address alone: the traffic of clients can't hide them."""
     if page not in ex.snapshot.public:
-        identify(ex, state)
+        await identify(ex, state)
         if not _is_operator(ex):
             raise PolicyDenied("this page is for operators; `auth.operators` names them")
     limit_stranger(ex, state)

@@ -12,6 +12,7 @@ import random
 from mcpx._speedups.frames import Frame
 from mcpx.config.snapshot import Route, Snapshot
 from mcpx.core.identity import ANONYMOUS, Principal
+from mcpx.core.oauth import Claims
 from mcpx.core.policy import Kind, Policy
 from mcpx.transport.http import Headers, Reply, Request
 from mcpx.transport.upstream import UpstreamPool
@@ -27,6 +28,7 @@ class Exchange:
 
     __slots__ = (
         "allowed",
+        "claims",
         "client_ip",
         "frame",
         "headers",
@@ -68,6 +70,8 @@ class Exchange:
         self.query = query if mark else None
         self.client_ip = request.peer
         self.principal: Principal = ANONYMOUS
+        #: What the principal's token says, where a signed token was shown.
+        self.claims: Claims | None = None
         self.route: Route | None = None
         self.policy: Policy | None = None
         #: The connections to the servers, of the same moment as the snapshot.

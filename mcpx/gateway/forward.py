@@ -7,6 +7,7 @@ on the client's credentials, cookies, ``Host`` or ``Origin``, or follow a redire
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
@@ -16,6 +17,8 @@ from mcpx.gateway.exchange import Exchange
 from mcpx.gateway.state import State
 from mcpx.protocol.headers import forwarded_request_headers
 from mcpx.protocol.http1 import request_head
+from mcpx.services.credentials import Credential
+from mcpx.transport.deadlines import Watch
 from mcpx.transport.http import Headers
 from mcpx.transport.upstream import UpstreamAnswer
 
@@ -55,11 +58,15 @@ def open_session(ex: Exchange, state: State) -> None:
     ex.session = session
 
 
-async def forward(ex: Exchange) -> UpstreamAnswer:
-    """The upstream's answer, its head read.
+async def forward(ex: Exchange, credential: Credential | None = None) -> UpstreamAnswer:
+    """The upstream's answer, its head read. ``credential`` is what the server is shown.
+
+    A credential that the server refuses is renewed, once, and the request sent again:
+    a server that refuses a request has not executed it.
 
     Raises:
         UpstreamError, Overloaded: there is no usable answer.
+        CredentialUnavailable: nothing can be shown to the server now.
         Misconfigured: the server has no HTTP endpoint.
     """
     route, watch = ex.route, ex.reply.watch
@@ -74,18 +81,40 @@ async def forward(ex: Exchange) -> UpstreamAnswer:
     if ex.modern or ex.request.method == "GET":
         # Leaving is cancelling, here; a legacy client may leave and resume.
         watch.gone = ex.reply.hung_up
-    head = request_head(
-        ex.request.method,
-        _target(ex, route.url.target),
-        _headers(ex, route.url.authority, route.forward_headers),
-        length=len(ex.request.body) if ex.request.method == "POST" else None,
-    )
-    return await pool.exchange(
-        ex.request.method,
-        head + ex.request.body,
-        watch,
-        repeatable=ex.method in _REPEATABLE,
-    )
+    request = ex.request
+    target = _target(ex, route.url.target)
+    headers = _headers(ex, route.url.authority, route.forward_headers)
+    length = len(request.body) if request.method == "POST" else None
+    repeatable = ex.method in _REPEATABLE
+
+    async def send(shown: Headers) -> UpstreamAnswer:
+        head = request_head(request.method, target, headers + shown, length=length)
+        return await pool.exchange(
+            request.method, head + request.body, watch, repeatable=repeatable
+        )
+
+    if credential is None:
+        return await send([])
+    return await shown_to(credential, watch, send)
+
+
+async def shown_to(
+    credential: Credential, watch: Watch, send: Callable[[Headers], Awaitable[UpstreamAnswer]]
+) -> UpstreamAnswer:
+    """The answer to what ``send`` sends with the credential's headers; twice at the most."""
+    shown = await _headers_of(credential, watch)
+    answer = await send(shown)
+    if answer.head.status != 401 or not credential.rejected(shown):
+        return answer
+    with answer:
+        shown = await _headers_of(credential, watch)
+    return await send(shown)
+
+
+async def _headers_of(credential: Credential, watch: Watch) -> Headers:
+    # It bounds its wait itself; the exchange's own limit holds as well.
+    watch.until(watch.limit, "a credential")
+    return await credential.headers()
 
 
 def _target(ex: Exchange, target: bytes) -> bytes:

@@ -6,10 +6,11 @@ happened. What it must never do: let a step be skipped, or end without a record.
 
     request
       │  origin       Host and Origin are ours                    403
-      │  identity     the credential is known                     401
+      │  identity     the credential is known, or verified        401
       │  rate limit   of the client, of all                       429
       │  front door   the message is understood                   400 405 413 415
       │  route        the path names a server                     404
+      │  scopes       the token has those that this needs         403
       │  policy       the server's and the client's               403
       │  rate limit   of the tool                                 429
       │  session      the session id is this client's             404
@@ -35,7 +36,9 @@ from typing import Final, TypeVar
 import trio
 
 from mcpx.core.addresses import client_address
+from mcpx.core.identity import Principal
 from mcpx.core.limits import retry_after
+from mcpx.core.oauth import WELL_KNOWN, ProtectedResource
 from mcpx.core.policy import Kind
 from mcpx.errors import (
     BadRequest,
@@ -57,6 +60,7 @@ from mcpx.gateway.relay import relay
 from mcpx.gateway.state import LARGE_BYTES, State
 from mcpx.protocol.mcp import CLIENT_METHODS
 from mcpx.services.audit import AuditRecord
+from mcpx.services.credentials import Credential
 from mcpx.services.log import Sparingly, event
 from mcpx.transport.http import Headers, Reply, Request
 from mcpx.transport.wire import Broken
@@ -72,6 +76,8 @@ T = TypeVar("T")
 TURN_S: Final = 10.0
 #: A failing server is told of so often, in seconds.
 _troubles: Final = Sparingly(30.0)
+#: The page that shows each resource's metadata, wherever it is asked for.
+METADATA: Final = WELL_KNOWN.encode()
 #: A message of this size is read for its id alone.
 SMALL_BYTES: Final = 4096
 
@@ -121,10 +127,12 @@ class Pipeline:
             await preflight(ex)
             return
         endpoint = self.endpoints.get(ex.path)
+        if endpoint is None and (oauth := ex.snapshot.oauth) and ex.path in oauth.documents:
+            endpoint = self.endpoints[METADATA]
         if endpoint is not None:
             await endpoint(ex)
             return
-        identify(ex, self.state)
+        await identify(ex, self.state)
         limit(ex, self.state)
         large = len(ex.request.body) > LARGE_BYTES
         if large:
@@ -132,6 +140,7 @@ class Pipeline:
         else:
             read_message(ex)
         find_route(ex)
+        check_scopes(ex)
         if large:
             await self._aside(judge, ex)
         else:
@@ -142,13 +151,17 @@ class Pipeline:
         client = ex.principal.name or ex.client_ip
         with self.state.shares.call(client, ex.snapshot.config.limits) as share:
             ex.allowed = True
-            with self._trial(ex) as trial, await forward(ex) as answer:
+            with self._trial(ex) as trial, await forward(ex, self._credential(ex)) as answer:
                 trial.answered(answer.head.status)
                 await relay(ex, self.state, answer, share, trial)
 
     def _trial(self, ex: Exchange) -> Trial:
         assert ex.route is not None
         return Trial(self.state.breakers.get(ex.route.name), ex.route.name, ex.reply.watch)
+
+    def _credential(self, ex: Exchange) -> Credential | None:
+        assert ex.route is not None
+        return self.state.trust.credentials.get(ex.route.name)
 
     async def _aside(self, step: Callable[[Exchange], T], ex: Exchange) -> T:
         """Take a step that reads a large body on a thread: others are served meanwhile."""
@@ -165,7 +178,7 @@ class Pipeline:
             ex.reply.watch.until(trio.current_time() + 5, "audit")
             await audit.room()
 
-    def admit(
+    async def admit(
         self, request: Request, reply: Reply, length: int | None
     ) -> tuple[int, Headers, bytes] | None:
         """Whether a body that is still to come may come; the refusal if not.
@@ -178,7 +191,7 @@ class Pipeline:
             return None
         ex = self._exchange(request, reply)
         try:
-            identify(ex, state)
+            await identify(ex, state)
         except GatewayError as error:
             ex.outcome, ex.reason = error.outcome, error.reason
             ex.status, headers, body = refusal(ex, error)
@@ -244,6 +257,10 @@ class Pipeline:
             error = Overloaded(
                 "all connections to this server are busy; nothing reached it",
             )
+        elif watch.phase == "a credential":
+            error = UpstreamError(
+                "the gateway could not get a credential for this server in time", status=504
+            )
         elif watch.phase == "audit":
             error = Overloaded(
                 "the audit log has no room; nothing was done",
@@ -288,16 +305,50 @@ class Pipeline:
         )
 
 
-def identify(ex: Exchange, state: State) -> None:
-    """Who asks. Raises Unauthorized; RateLimited for who keeps asking without success."""
+async def identify(ex: Exchange, state: State) -> None:
+    """Who asks. Raises Unauthorized; RateLimited for who keeps asking without success.
+
+    Also KeysUnavailable, where a token can't be verified at the moment.
+    """
     authenticator = ex.snapshot.authenticator
     if authenticator is None:
         return
     try:
-        ex.principal = authenticator.identify(ex.request.headers)
-    except Unauthorized:
+        found = authenticator.identify(ex.request.headers)
+        if isinstance(found, Principal):
+            ex.principal = found
+            return
+        assert state.trust.tokens is not None
+        ex.claims = await state.trust.tokens.claims(found, resource_of(ex))
+        ex.principal = Principal(ex.claims.name, authenticated=True)
+    except Unauthorized as error:
         limit_stranger(ex, state)
+        if ex.snapshot.oauth is not None and not any(
+            b"resource_metadata" in value for _, value in error.headers
+        ):
+            # Who could come with a token is told where to get one.
+            raise resource_of(ex).missing(error.message) from error
         raise
+
+
+def resource_of(ex: Exchange) -> ProtectedResource:
+    """The resource that the request's path is of: a server's endpoint, else the gateway."""
+    oauth = ex.snapshot.oauth
+    assert oauth is not None
+    route = named_route(ex)
+    return oauth.gateway if route is None else oauth.servers[route.name]
+
+
+def check_scopes(ex: Exchange) -> None:
+    """Whether the token has the scopes that this operation needs. Raises InsufficientScope."""
+    if ex.claims is None:
+        return
+    oauth, route = ex.snapshot.oauth, ex.route
+    assert oauth is not None
+    assert route is not None
+    needed = oauth.scopes.required(route.name, ex.method, ex.tool)
+    if not oauth.scopes.satisfied(ex.claims.scopes, needed):
+        raise oauth.servers[route.name].insufficient(needed)
 
 
 def limit(ex: Exchange, state: State) -> None:

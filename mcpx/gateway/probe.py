@@ -14,10 +14,13 @@ import trio
 
 from mcpx.config.snapshot import Route
 from mcpx.errors import GatewayError, UpstreamError
+from mcpx.gateway.forward import shown_to
 from mcpx.gateway.state import State
 from mcpx.protocol.http1 import request_head
 from mcpx.services.health import ProbeResult, verdict
 from mcpx.transport.deadlines import Watch
+from mcpx.transport.http import Headers
+from mcpx.transport.upstream import UpstreamAnswer
 
 __all__ = ["probe"]
 
@@ -38,27 +41,31 @@ async def probe(state: State, route: Route) -> ProbeResult:
 
     Raises:
         UpstreamError: it can't be reached, or doesn't answer in HTTP.
+        CredentialUnavailable: nothing can be shown to it now.
     """
     pool = state.pools.get(route.name)
     if pool is None or route.url is None:
         raise UpstreamError("stdio servers are not served by this version")
-    head = request_head(
-        "POST",
-        route.url.target,
-        [
-            (b"host", route.url.authority),
-            (b"content-type", b"application/json"),
-            (b"accept", b"application/json, text/event-stream"),
-            (b"accept-encoding", b"identity"),
-            (b"mcp-protocol-version", _VERSION.encode()),
-            (b"mcp-method", b"server/discover"),
-            (b"user-agent", b"mcpx-health"),
-        ],
-        length=len(_BODY),
-    )
+    headers = [
+        (b"host", route.url.authority),
+        (b"content-type", b"application/json"),
+        (b"accept", b"application/json, text/event-stream"),
+        (b"accept-encoding", b"identity"),
+        (b"mcp-protocol-version", _VERSION.encode()),
+        (b"mcp-method", b"server/discover"),
+        (b"user-agent", b"mcpx-health"),
+    ]
+    target = route.url.target
     watch = Watch(trio.CancelScope())
     started = trio.current_time()
-    with await pool.exchange("POST", head + _BODY, watch, repeatable=True) as answer:
+
+    async def send(shown: Headers) -> UpstreamAnswer:
+        head = request_head("POST", target, headers + shown, length=len(_BODY))
+        return await pool.exchange("POST", head + _BODY, watch, repeatable=True)
+
+    credential = state.trust.credentials.get(route.name)
+    asked = send([]) if credential is None else shown_to(credential, watch, send)
+    with await asked as answer:
         parts: list[bytes] = []
         size = 0
         content_type = b""

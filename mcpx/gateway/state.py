@@ -25,8 +25,10 @@ from mcpx.core.limits import RateLimiter, Rates
 from mcpx.core.sessions import SessionSealer, key_from_secret
 from mcpx.errors import ConfigError
 from mcpx.gateway.shares import Shares
+from mcpx.gateway.trust import Trust
 from mcpx.protocol.http1 import ResponseParser
 from mcpx.services.audit import AuditLog
+from mcpx.services.errand import Errands
 from mcpx.services.metrics import Metrics
 from mcpx.transport.upstream import UpstreamPool
 
@@ -40,14 +42,19 @@ LARGE_BYTES: Final = 64 * 1024
 class Prepared:
     """The parts of a new state that had to be built before it could be put in place."""
 
-    __slots__ = ("audit", "pools", "snapshot")
+    __slots__ = ("audit", "pools", "snapshot", "trust")
 
     def __init__(
-        self, snapshot: Snapshot, pools: dict[str, UpstreamPool], audit: AuditLog | None
+        self,
+        snapshot: Snapshot,
+        pools: dict[str, UpstreamPool],
+        audit: AuditLog | None,
+        trust: Trust,
     ) -> None:
         self.snapshot = snapshot
         self.pools = pools
         self.audit = audit
+        self.trust = trust
 
 
 class State:
@@ -58,6 +65,8 @@ class State:
         self.snapshot = prepared.snapshot
         self.pools = prepared.pools
         self.audit = prepared.audit
+        self.trust = prepared.trust
+        self._begin_trust()
         config = prepared.snapshot.config
         self.limiter = RateLimiter(Rates.of(config.rate_limit))
         key = config.sessions.key
@@ -86,10 +95,16 @@ class State:
         before = self.snapshot
         self.pools = prepared.pools
         self.audit = prepared.audit
+        self.trust = prepared.trust
+        self._begin_trust()
         self.snapshot = prepared.snapshot
         self._set_breakers(before)
         self._announce()
         return dropped
+
+    def _begin_trust(self) -> None:
+        if self.trust.tokens is not None:
+            self.trust.tokens.begin()
 
     def _set_breakers(self, before: Snapshot | None) -> None:
         """A breaker for each server; one whose server stays where it is keeps its state."""
@@ -131,8 +146,10 @@ class State:
             metrics.learn_tools(route.name, names)
 
 
-def prepare(snapshot: Snapshot, audit: AuditLog | None, old: State | None) -> Prepared:
-    """Build what ``snapshot`` needs, keeping of ``old`` what is the same.
+def prepare(
+    snapshot: Snapshot, audit: AuditLog | None, old: State | None, errands: Errands
+) -> Prepared:
+    """Build what ``snapshot`` needs, keeping of ``old`` what is the same. Blocks.
 
     Raises:
         ConfigError: a file that it names can't be used.
@@ -143,7 +160,8 @@ def prepare(snapshot: Snapshot, audit: AuditLog | None, old: State | None) -> Pr
             continue
         kept = _same_pool(route, snapshot.config.limits, old)
         pools[route.name] = kept or _pool(route, snapshot.config.limits)
-    return Prepared(snapshot, pools, audit)
+    trust = Trust.of(snapshot, errands, old.trust if old is not None else None)
+    return Prepared(snapshot, pools, audit, trust)
 
 
 def _same_pool(route: Route, limits: LimitsConfig, old: State | None) -> UpstreamPool | None:

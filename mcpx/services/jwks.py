@@ -106,7 +106,8 @@ class JwksKeys:
         self._max_stale_s = max(max_stale_s, max_age_s)
         self._min_interval_s = min_interval_s
         self._wait_s = wait_s
-        self._changed = changed
+        #: Told each new set of keys.
+        self.changed = changed
         self._clock = clock
         self._errand = Errand(errands, self._refresh)
         self._pauses = Pauses(negative_ttl_s)
@@ -177,8 +178,8 @@ class JwksKeys:
         self._pauses.succeeded()
         self._keys, self._fetched_at = keys, self._clock()
         event(log, logging.DEBUG, "keys fetched", keys=len(keys), ignored=keys.ignored)
-        if self._changed is not None:
-            self._changed(keys)
+        if self.changed is not None:
+            self.changed(keys)
 
     async def _read(self) -> KeySet:
         if self._uri is not None:

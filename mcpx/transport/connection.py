@@ -259,7 +259,7 @@ class Connection:
     async def _may_continue(self, head: RequestHead) -> bool:
         """The body is still to come: ask whether it may."""
         request = Request(head.method, head.target, head.headers, b"", self._peer, self._scheme)
-        refusal = self._admit(request, self, head.content_length)
+        refusal = await self._admit(request, self, head.content_length)
         if refusal is not None:
             await self._refuse(self._render(*refusal))
             return False

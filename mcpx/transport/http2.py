@@ -336,7 +336,7 @@ class Http2Connection:
             return None
         request = Request(head.method, head.target, head.headers, b"", self._peer, "https")
         if not stream.whole.is_set():
-            refusal = self._admit(request, stream, head.content_length)
+            refusal = await self._admit(request, stream, head.content_length)
             if refusal is not None:
                 await stream.answer(*refusal)
                 return None

@@ -49,6 +49,10 @@ class Served:
         return received
 
 
+async def admit_all(*_):
+    return None
+
+
 async def echo(request, reply):
     body = b"%s %s %s" % (request.method.encode(), request.target, request.body)
     await reply.answer(200, TEXT, body)
@@ -59,7 +63,7 @@ async def serve(nursery):
     """``await serve(handler, …)`` serves one connection."""
     opened = []
 
-    async def start(handler=echo, *, admit=lambda *_: None, **changes):
+    async def start(handler=echo, *, admit=admit_all, **changes):
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         theirs.setblocking(False)
@@ -498,7 +502,7 @@ async def test_until_gone_returns_when_the_client_leaves(serve):
 async def test_a_body_may_be_refused_before_it_has_come(serve):
     asked = []
 
-    def admit(request, reply, length):
+    async def admit(request, reply, length):
         asked.append((request.target, length))
         return 401, TEXT, b"who are you"
 
@@ -513,7 +517,7 @@ async def test_a_body_may_be_refused_before_it_has_come(serve):
 async def test_a_client_that_asks_is_told_to_go_on_once_it_is_admitted(serve):
     asked = []
 
-    def admit(request, reply, length):
+    async def admit(request, reply, length):
         asked.append(length)
 
     served = await serve(admit=admit)
@@ -527,7 +531,7 @@ async def test_a_client_that_asks_is_told_to_go_on_once_it_is_admitted(serve):
 
 
 async def test_a_whole_request_is_not_asked_about(serve):
-    def admit(*_):
+    async def admit(*_):
         raise AssertionError
 
     served = await serve(admit=admit)

@@ -21,6 +21,10 @@ GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
 TEXT = [(b"content-type", b"text/plain")]
 
 
+async def admit_all(*_):
+    return None
+
+
 async def hello(request, reply):
     await reply.answer(200, TEXT, b"hello " + request.peer.encode())
 
@@ -35,7 +39,7 @@ async def listen(nursery):
         listener = Listener(
             sock,
             handler=handler,
-            admit=lambda *_: None,
+            admit=admit_all,
             unread=lambda peer, scheme, reply, status, message: (TEXT, message.encode()),
             budget=Budget(1_000_000),
             bounds=Bounds(header_bytes=9999, header_count=99, body_bytes=9999,
