@@ -6,6 +6,7 @@ The tree of tasks; an arrow is "owned by", and nothing else starts tasks:
     └─ services                      cancelled last
        ├─ Deadlines                  everything that waits too long
        ├─ AuditLog                   the record's writer (a new one where it changed)
+       ├─ PinStore                   the writer of pinned tools, where they are pinned
        ├─ Errands                    keys and tokens that are fetched beside requests
        ├─ signals                    SIGHUP reloads; SIGINT and SIGTERM stop
        ├─ ConfigWatcher              with -watch
@@ -40,10 +41,12 @@ from mcpx.config.describe import describe
 from mcpx.config.load import load_snapshot, read_file
 from mcpx.config.model import Config
 from mcpx.config.snapshot import Snapshot
+from mcpx.core.integrity import Mode
 from mcpx.errors import ConfigError
 from mcpx.gateway.endpoints import pages
 from mcpx.gateway.pipeline import Pipeline
 from mcpx.gateway.probe import probe
+from mcpx.gateway.server_tools import mode_of
 from mcpx.gateway.state import Prepared, State, prepare
 from mcpx.protocol import http1
 from mcpx.services.audit import AuditLog
@@ -53,6 +56,8 @@ from mcpx.services.log import configure as configure_log
 from mcpx.services.log import event
 from mcpx.services.metrics import Metrics
 from mcpx.services.watch import ConfigWatcher
+from mcpx.store.pin_file import FILE_NAME, PinFile
+from mcpx.store.pins import PinStore
 from mcpx.transport.connection import Bounds
 from mcpx.transport.deadlines import Deadlines
 from mcpx.transport.http import Budget
@@ -63,7 +68,7 @@ __all__ = ["App", "read_snapshot", "run"]
 log = logging.getLogger("mcpx")
 
 #: Read at start; changing one of these in a running gateway has no effect.
-_NEEDS_RESTART: Final = ("listen", "http2")
+_NEEDS_RESTART: Final = ("listen", "http2", "data_dir")
 AUDIT_DRAIN_S: Final = 10.0
 
 
@@ -88,6 +93,9 @@ def check_snapshot(path: str, environ: Mapping[str, str]) -> Snapshot:
         server_context(config.tls.cert, config.tls.key, http2=config.http2)
     _listener_class(config)
     prepare(snapshot, None, None, Errands())
+    if _pins_tools(config) and os.path.exists(os.path.join(config.data_dir, FILE_NAME)):
+        with PinFile(config.data_dir, create=False) as pins:
+            pins.load()
     return snapshot
 
 
@@ -125,7 +133,10 @@ class App:
         self._metrics = Metrics(snapshot.config.metrics, version=__version__)
         audit = AuditLog.of(snapshot.config.audit, snapshot.redactor, self._metrics)
         self._errands = Errands()
-        self.state = State(prepare(snapshot, audit, None, self._errands), self._metrics)
+        prepared = prepare(snapshot, audit, None, self._errands)
+        pins = self._open_pins(prepared) if _pins_tools(snapshot.config) else None
+        self.state = State(prepared, self._metrics)
+        self.state.watcher.store = pins
         self._health = Health(
             lambda route: probe(self.state, route),
             cache_ttl_s=snapshot.config.health.cache_ttl,
@@ -139,6 +150,16 @@ class App:
         self._draining = trio.CancelScope()
         self._reload_lock = trio.Lock()
 
+    def _open_pins(self, prepared: Prepared) -> PinStore:
+        """The store of pinned tools, its pins read. Blocks. Raises ConfigError."""
+        file = PinFile(prepared.snapshot.config.data_dir)
+        try:
+            prepared.baselines = file.load()
+        except BaseException:
+            file.close()
+            raise
+        return PinStore(file, failed=self._metrics.pins_not_written)
+
     async def run(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until stopped by ``stop`` or a signal.
 
@@ -150,6 +171,7 @@ class App:
         listener = self._listener = self._open(config)
         self._metrics.count_connections(lambda: listener.connections)
         self._metrics.count_breakers(self.state.breaker_counts)
+        self._metrics.count_cache(self.state.cache_counts)
         try:
             async with trio.open_nursery() as services:
                 self._services = services
@@ -158,6 +180,8 @@ class App:
                 await services.start(self._errands.run)
                 if self.state.audit is not None:
                     await services.start(self.state.audit.run)
+                if self.state.watcher.store is not None:
+                    await services.start(self.state.watcher.store.run)
                 await services.start(self._signals, services)
                 if self._watch_interval_s is not None:
                     watcher = ConfigWatcher(
@@ -178,6 +202,8 @@ class App:
             # However this ends: a connection that nobody uses is a descriptor lost.
             for pool in self.state.pools.values():
                 pool.close()
+            if self.state.watcher.store is not None:
+                self.state.watcher.store.close()
         log.info("stopped")
 
     def stop(self) -> None:
@@ -290,12 +316,19 @@ class App:
         assert listener is not None
         old_audit = state.audit
         # On a thread: certificates and files take tens of milliseconds.
-        prepared, tls = await trio.to_thread.run_sync(self._build)
+        prepared, tls, pins = await trio.to_thread.run_sync(self._build)
+        store = state.watcher.store
+        if store is not None and pins is None and _pins_tools(prepared.snapshot.config):
+            # What was approved or reset meanwhile.
+            prepared.baselines = await store.reload()
         # Nothing below can fail.
         config, audit = prepared.snapshot.config, prepared.audit
         self._generation += 1
         if audit is not None and audit is not old_audit:
             await services.start(audit.run)
+        if pins is not None:
+            await services.start(pins.run)
+            state.watcher.store = pins
         for pool in state.apply(prepared):
             pool.close()
         if audit is not None:
@@ -312,7 +345,7 @@ class App:
             # It may take its time: neither a next reload nor a stop waits for it.
             services.start_soon(old_audit.drain, AUDIT_DRAIN_S)
 
-    def _build(self) -> tuple[Prepared, ssl.SSLContext | None]:
+    def _build(self) -> tuple[Prepared, ssl.SSLContext | None, PinStore | None]:
         """All of a new state that can fail. Changes nothing.
 
         Raises:
@@ -328,11 +361,19 @@ class App:
         audit = state.audit
         if audit is None or not audit.matches(config.audit):
             audit = AuditLog.of(config.audit, snapshot.redactor, self._metrics)
-        return prepare(snapshot, audit, state, self._errands), tls
+        prepared = prepare(snapshot, audit, state, self._errands)
+        pins = None
+        if state.watcher.store is None and _pins_tools(config):
+            pins = self._open_pins(prepared)
+        return prepared, tls, pins
 
     def _reap(self, now: float) -> None:
         for pool in self.state.pools.values():
             pool.reap(now)
+
+
+def _pins_tools(config: Config) -> bool:
+    return mode_of(config.inspection) is not Mode.OFF
 
 
 def _listener_class(config: Config) -> type[Listener]:

@@ -126,6 +126,12 @@ class PolicyDenied(GatewayError):
     code, status, rpc_code, outcome = "policy_denied", 403, INVALID_REQUEST, "denied"
 
 
+class ToolRefused(PolicyDenied):
+    """The tool is not the one that was pinned."""
+
+    code = "tool_refused"
+
+
 class MethodNotFound(GatewayError):
     """A method that this server's policy does not know, told as its era wants it told."""
 

@@ -281,6 +281,11 @@ class ToolIntegrity:
         self.expire()
 
     @property
+    def settings(self) -> tuple[Mode, frozenset[Change], float]:
+        """What it was made with: the mode, what is refused, how long it counts as seen."""
+        return self.mode, self._refuse, self._max_age_s
+
+    @property
     def baseline(self) -> Baseline:
         """What is pinned now; the mappings are this object's own, not to be changed."""
         return Baseline(self._pins, self._since, self.established, self._pending)
@@ -379,6 +384,14 @@ class ToolIntegrity:
         established = (whole is not None or overflow) and not self.established
         self.established = self.established or established
         return Report(verdict.findings, news, refused, pinned, pending, settled, established)
+
+    def read_ahead(self, entries: Sequence[tuple[str, bytes]]) -> None:
+        """Read the definitions that ``observe`` will want, which takes the longest.
+
+        The one method that may run on another thread, beside all others.
+        """
+        for name, raw in entries:
+            self._definition(name, raw)
 
     def _observe_late(self, page: list[Entry]) -> Report:
         verdict = judge(self.server, self.baseline, page, complete=False, shadows=self._shadows)

@@ -1,8 +1,8 @@
 """Leaving out of a listing what its reader may not use.
 
-What it is: given the text of a JSON-RPC response to ``tools/list``, ``prompts/list``,
-``resources/list`` or ``resources/templates/list``, cut out the entries that are not
-visible. Everything else stays as the server wrote it, byte for byte.
+What it is: it reads the text of a JSON-RPC response to ``tools/list``, ``prompts/list``,
+``resources/list`` or ``resources/templates/list``, and cuts out of it the entries that
+are not to be seen. Everything else stays as the server wrote it, byte for byte.
 
 What it must never do: rebuild an entry, or let one pass whose name it can't read.
 """
@@ -10,14 +10,14 @@ What it must never do: rebuild an entry, or let one pass whose name it can't rea
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from mcpx._speedups.frames import elements, members, scan, string
 from mcpx.core.policy import Kind
 
-__all__ = ["Listing", "filter_listing", "listed_tools"]
+__all__ = ["Entry", "Listing", "listed_tools", "read_listing"]
 
 #: The result's member that holds the list, the entry's member that names it, its kind.
 _LISTS: Final = {
@@ -30,54 +30,88 @@ _LISTS: Final = {
 MAX_DEPTH: Final = 256
 
 
+class Entry(NamedTuple):
+    """One entry of a list: its name if it has one, and where it stands."""
+
+    name: str | None
+    start: int
+    end: int
+
+
+class _List(NamedTuple):
+    kind: Kind
+    start: int
+    end: int
+    entries: list[Entry]
+
+
 class Listing:
-    """A filtered message: its text, the tools that remain, how many entries were hidden."""
+    """A message that was read: its text, and the entries of the lists that it holds.
 
-    __slots__ = ("body", "hidden", "tools")
+    ``next_cursor`` is what the answer says its next page is, ``None`` for the last.
+    """
 
-    def __init__(self, body: bytes, tools: list[str], hidden: int) -> None:
+    __slots__ = ("_lists", "body", "next_cursor")
+
+    def __init__(
+        self, body: bytes, lists: list[_List], next_cursor: str | None
+    ) -> None:
         self.body = body
-        self.tools = tools
-        self.hidden = hidden
+        self.next_cursor = next_cursor
+        self._lists = lists
+
+    @property
+    def has_tools(self) -> bool:
+        """Whether there is a list of tools, be it an empty one."""
+        return any(each.kind is Kind.TOOL for each in self._lists)
+
+    def tools(self) -> list[tuple[str, bytes]]:
+        """The tools that have a name, with the JSON texts of their objects."""
+        return [
+            (entry.name, self.body[entry.start : entry.end])
+            for each in self._lists
+            if each.kind is Kind.TOOL
+            for entry in each.entries
+            if entry.name is not None
+        ]
+
+    def only(self, keep: Callable[[Kind, str | None], bool]) -> bytes:
+        """The text without the entries for which ``keep(kind, name)`` is false."""
+        parts: list[bytes] = []
+        copied = 0
+        for kind, start, end, entries in self._lists:
+            kept = [entry for entry in entries if keep(kind, entry.name)]
+            if len(kept) != len(entries):
+                texts = [self.body[entry.start : entry.end] for entry in kept]
+                parts += (self.body[copied:start], b"[", b",".join(texts), b"]")
+                copied = end
+        if not parts:
+            return self.body
+        parts.append(self.body[copied:])
+        return b"".join(parts)
 
 
-def filter_listing(body: bytes, visible: Callable[[Kind, str], bool]) -> Listing:
-    """``body`` without the entries for which ``visible(kind, name)`` is false.
-
-    A message that is no response, or an error, or whose result holds no list, comes
-    back unchanged.
+def read_listing(body: bytes) -> Listing:
+    """What a response lists. One that is an error or holds no list has no entries.
 
     Raises:
         FrameError: the text can't be read, so that nothing can be said about it.
     """
     frame = scan(body, MAX_DEPTH, of_server=True)
-    tools: list[str] = []
-    if frame.result is None:
-        return Listing(body, tools, 0)
-    parts: list[bytes] = []
-    copied = hidden = 0
-    for key, start, end in members(body, frame.result[0]):
-        if key not in _LISTS:
-            continue
-        name_key, kind = _LISTS[key]
-        kept: list[bytes] = []
-        dropped = 0
-        for entry_start, entry_end in elements(body, start):
-            name = _named(body, entry_start, name_key)
-            if name is None or not visible(kind, name):
-                dropped += 1
-                continue
-            kept.append(body[entry_start:entry_end])
-            if kind is Kind.TOOL:
-                tools.append(name)
-        if dropped:
-            hidden += dropped
-            parts += (body[copied:start], b"[", b",".join(kept), b"]")
-            copied = end
-    if not hidden:
-        return Listing(body, tools, 0)
-    parts.append(body[copied:])
-    return Listing(b"".join(parts), tools, hidden)
+    lists: list[_List] = []
+    next_cursor = None
+    if frame.result is not None:
+        for key, start, end in members(body, frame.result[0]):
+            if key == "nextCursor":
+                next_cursor = string(body, (start, end))
+            elif key in _LISTS:
+                name_key, kind = _LISTS[key]
+                entries = [
+                    Entry(_named(body, at, name_key), at, until)
+                    for at, until in elements(body, start)
+                ]
+                lists.append(_List(kind, start, end, entries))
+    return Listing(body, lists, next_cursor)
 
 
 def _named(body: bytes, start: int, name_key: str) -> str | None:
@@ -87,8 +121,13 @@ def _named(body: bytes, start: int, name_key: str) -> str | None:
     return None
 
 
+class _Annotations(msgspec.Struct):
+    readOnlyHint: bool = False  # noqa: N815 - the protocol's name
+
+
 class _Tool(msgspec.Struct):
     name: str
+    annotations: _Annotations | None = None
 
 
 class _Tools(msgspec.Struct):
@@ -102,12 +141,16 @@ class _Answer(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Answer).decode
 
 
-def listed_tools(body: bytes) -> list[str]:
-    """The tools that a list names, for labels of metrics; none where it can't be read.
+def listed_tools(body: bytes) -> dict[str, bool]:
+    """The tools that a list names, and whether they say that they only read.
 
-    It hides nothing, so it need not be strict, and costs a fraction of ``filter_listing``.
+    For labels of metrics and for the cache; none where it can't be read. It hides
+    nothing, so it need not be strict, and costs a fraction of ``read_listing``.
     """
     try:
-        return [tool.name for tool in _decode(body).result.tools]
+        tools = _decode(body).result.tools
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return []
+        return {}
+    return {
+        tool.name: tool.annotations is not None and tool.annotations.readOnlyHint for tool in tools
+    }

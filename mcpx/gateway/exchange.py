@@ -8,6 +8,7 @@ What it must never do: decide or wait.
 from __future__ import annotations
 
 import random
+from typing import TYPE_CHECKING
 
 from mcpx._speedups.frames import Frame
 from mcpx.config.snapshot import Route, Snapshot
@@ -16,6 +17,9 @@ from mcpx.core.oauth import Claims
 from mcpx.core.policy import Kind, Policy
 from mcpx.transport.http import Headers, Reply, Request
 from mcpx.transport.upstream import UpstreamPool
+
+if TYPE_CHECKING:
+    from mcpx.gateway.caching import Caching
 
 __all__ = ["Exchange"]
 
@@ -28,9 +32,12 @@ class Exchange:
 
     __slots__ = (
         "allowed",
+        "cache",
+        "caching",
         "claims",
         "client_ip",
         "frame",
+        "generation",
         "headers",
         "kind",
         "method",
@@ -88,6 +95,11 @@ class Exchange:
         #: The session id that the upstream knows.
         self.session: bytes | None = None
         self.upstream_path: bytes | None = None
+        #: That of the server's tools when a list of them was asked for.
+        self.generation: int | None = None
+        #: Where the answer is kept, if it may be, and whether it came from there.
+        self.caching: Caching | None = None
+        self.cache = ""
         # What became of it.
         self.allowed = False
         self.reason = ""

@@ -22,9 +22,12 @@ from mcpx.transport.deadlines import Watch
 from mcpx.transport.http import Headers
 from mcpx.transport.upstream import UpstreamAnswer
 
-__all__ = ["forward", "open_session"]
+__all__ = ["forward", "open_session", "own_request", "shown_to"]
 
 _ACCEPT: Final = b"application/json, text/event-stream"
+_MIRRORS: Final = frozenset(
+    {b"accept", b"content-type", b"last-event-id", b"mcp-method", b"mcp-name"}
+)
 #: Methods that change nothing on a server, and may be sent twice.
 _REPEATABLE: Final = frozenset(
     {
@@ -96,6 +99,39 @@ async def forward(ex: Exchange, credential: Credential | None = None) -> Upstrea
     if credential is None:
         return await send([])
     return await shown_to(credential, watch, send)
+
+
+async def own_request(
+    ex: Exchange, body: bytes, method: str, credential: Credential | None, watch: Watch
+) -> UpstreamAnswer:
+    """The answer to a message of the gateway's own, sent in the session of ``ex``.
+
+    It must be one that changes nothing, for it may be sent twice. The caller bounds the
+    time.
+
+    Raises: as ``forward``.
+    """
+    route = ex.route
+    assert route is not None
+    pool = ex.pools.get(route.name)
+    if pool is None or route.url is None:
+        raise Misconfigured("this server has no HTTP endpoint", reason="stdio server")
+    target = _target(ex, route.url.target)
+    headers = [
+        (name, value)
+        for name, value in _headers(ex, route.url.authority, route.forward_headers)
+        # These mirror the message that they came with.
+        if name not in _MIRRORS and not name.startswith(b"mcp-param-")
+    ]
+    headers += [(b"content-type", b"application/json"), (b"accept", _ACCEPT)]
+    if ex.modern:
+        headers.append((b"mcp-method", method.encode()))
+
+    async def send(shown: Headers) -> UpstreamAnswer:
+        head = request_head("POST", target, headers + shown, length=len(body))
+        return await pool.exchange("POST", head + body, watch, repeatable=True)
+
+    return await (send([]) if credential is None else shown_to(credential, watch, send))
 
 
 async def shown_to(

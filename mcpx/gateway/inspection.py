@@ -1,9 +1,9 @@
 """Looking at an answer on its way to the client.
 
 What it is: a filter over the bytes of an answer. It leaves out of lists what the client
-may not use, learns the names of tools, and finds out what the answer says (a result, a
-tool's error, a JSON-RPC error). An event stream is looked at event by event and passed
-on as it comes.
+may not use, has the tools in them held against those that were pinned, and finds out what
+the answer says (a result, a tool's error, a JSON-RPC error, that the tools changed). An
+event stream is looked at event by event and passed on as it comes.
 
 What it must never do: let an entry of a list through unread when something is to be
 hidden. What can't be read there ends the answer, or, on a stream where a list may only
@@ -14,11 +14,19 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
+from typing import Final
 
-from mcpx.core.listing import filter_listing, listed_tools
+import trio
+
+from mcpx._speedups.frames import members, scan, string
+from mcpx.core.integrity import Mode
+from mcpx.core.listing import MAX_DEPTH, listed_tools, read_listing
 from mcpx.core.outcome import classify
 from mcpx.core.policy import Kind, Policy
 from mcpx.errors import FrameError, RemoteProtocolError, UpstreamError
+from mcpx.gateway.exchange import Exchange
+from mcpx.gateway.server_tools import Observed
 from mcpx.gateway.state import State
 from mcpx.protocol.sse import EventParser, replace_data
 from mcpx.services.log import Sparingly
@@ -30,6 +38,10 @@ log = logging.getLogger("mcpx.inspection")
 #: One line a minute for each server is enough to go and look.
 _withheld = Sparingly(60)
 
+#: What a message has in it that says that tools changed, however its text is escaped by
+#: who means it well; a server that hides it is found out by the next list.
+_CHANGED: Final = b"list_changed"
+
 #: A stream that is only watched is not watched past an event of this size.
 WATCHED_EVENT_BYTES = 1024 * 1024
 
@@ -38,6 +50,7 @@ class Inspection:
     """The inspection of one answer.
 
     Args:
+        ex: the exchange, and ``server`` its server.
         policy: what the client may see; ``None`` to hide nothing.
         listing: whether the answer is one to a list request, or a stream on which such
             an answer may be replayed.
@@ -48,10 +61,14 @@ class Inspection:
     """
 
     __slots__ = (
+        "_caching",
+        "_enforces",
         "_events",
+        "_ex",
         "_filters",
         "_limit",
         "_listing",
+        "_observed",
         "_policy",
         "_replayed",
         "_server",
@@ -63,6 +80,7 @@ class Inspection:
 
     def __init__(
         self,
+        ex: Exchange,
         state: State,
         server: str,
         status: int,
@@ -79,9 +97,17 @@ class Inspection:
         self._listing = listing
         self._replayed = replayed
         self._limit = limit_bytes
-        self._filters = listing and policy is not None
+        tools = state.watcher.servers.get(server)
+        integrity = tools.integrity if tools is not None else None
+        self._ex = ex
+        self._caching = ex.caching
+        self._enforces = integrity is not None and integrity.mode is Mode.ENFORCE
+        pinned = integrity is not None and (replayed or ex.method == "tools/list")
+        self._filters = listing and (policy is not None or pinned)
+        #: What of a list is to be known to hold its tools against the pins.
+        self._observed = Observed(None if replayed else _cursor(ex), ex.generation)
         self._events: EventParser | None = None
-        self._tools: list[str] = []
+        self._tools: dict[str, bool] = {}
         #: What the answer said, once it has said it.
         self.outcome: str | None = None
 
@@ -96,10 +122,18 @@ class Inspection:
         return self._events.held if self._filters and self._events is not None else 0
 
     def learn(self) -> None:
-        """Tell the metrics which tools were listed; the rest may run on another thread."""
+        """Note which tools were listed; the rest may run on another thread."""
         if self._tools:
             self._state.metrics.learn_tools(self._server, self._tools)
-            self._tools = []
+            tools = self._state.watcher.servers.get(self._server)
+            if tools is not None and not self._replayed:
+                tools.learn(self._tools)
+            self._tools = {}
+
+    def ends(self) -> None:
+        """The answer has been read to its end."""
+        if self._caching is not None:
+            self._caching.ends(self._ex, self._status)
 
     def message(self, body: bytes) -> bytes:
         """A whole JSON answer; gives what the client gets.
@@ -112,28 +146,57 @@ class Inspection:
         outcome = classify(body, self._status)
         if outcome is not None:
             self.outcome = outcome
+        elif _CHANGED in body:
+            self._notified(body)
+        if self._caching is not None:
+            self._caching.message(body)
         return body
+
+    def _notified(self, body: bytes) -> None:
+        """A message of the server's that may say that its tools changed."""
+        try:
+            method = scan(body, MAX_DEPTH, of_server=True).method
+        except FrameError:
+            return
+        if method == "notifications/tools/list_changed":
+            if trio.lowlevel.in_trio_run():
+                self._state.tools_changed(self._server)
+            else:
+                trio.from_thread.run_sync(self._state.tools_changed, self._server)
 
     def _list(self, body: bytes) -> bytes:
         if not body:
             return body
+        listed = listed_tools(body)
         if not self._filters:
-            self._tools += listed_tools(body)
+            self._tools.update(listed)
             return body
         try:
-            listing = filter_listing(body, self._visible)
+            listing = read_listing(body)
         except FrameError as exc:
+            if self._policy is None and not self._enforces:
+                # It is only reported on, and there is nothing that could be.
+                return body
             # A refusal keeps its status: 404, say, tells the client to begin a new session.
             raise UpstreamError(
                 "the server's answer can't be read, so that what it lists can't be filtered",
                 reason=f"unreadable list: {exc.message}",
                 status=self._status if self._status >= 400 else None,
             ) from exc
-        self._tools += listing.tools
-        return listing.body
+        tools = self._state.watcher.servers.get(self._server)
+        refused: Mapping[str, str] = {}
+        if tools is not None:
+            refused = self._state.watcher.listed(self._ex, tools, listing, self._observed)
 
-    def _visible(self, kind: Kind, name: str) -> bool:
-        return self._policy is None or self._policy.visible(kind, name)
+        def seen(kind: Kind, name: str | None) -> bool:
+            if kind is Kind.TOOL and self._enforces and (name is None or name in refused):
+                return False
+            if self._policy is None:
+                return True
+            return name is not None and self._policy.visible(kind, name)
+
+        self._tools.update((name, reads) for name, reads in listed.items() if seen(Kind.TOOL, name))
+        return listing.only(seen)
 
     def events(self, data: bytes) -> bytes:
         """Bytes of an event stream; gives those that the client gets now.
@@ -175,6 +238,17 @@ class Inspection:
                 continue
             passed.append(event.raw if body is event.data else replace_data(event, body))
         return b"".join(passed)
+
+
+def _cursor(ex: Exchange) -> str | None:
+    """What page of a list was asked for."""
+    frame, body = ex.frame, ex.request.body
+    if frame is None or frame.params is None or ex.method != "tools/list":
+        return None
+    for key, start, end in members(body, frame.params[0]):
+        if key == "cursor":
+            return string(body, (start, end))
+    return None
 
 
 class _Nothing(EventParser):

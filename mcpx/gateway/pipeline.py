@@ -15,6 +15,8 @@ happened. What it must never do: let a step be skipped, or end without a record.
       │  rate limit   of the tool                                 429
       │  session      the session id is this client's             404
       │  share        of what one client may hold                 503
+      │  integrity    the tool is the one that was pinned         403
+      │  cache        its result is known, or on its way
       │  breaker      the server is not left alone now            503
       │  upstream     sent as it was judged                       502 503 504
       │  inspection   lists without what may not be used
@@ -31,6 +33,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, TypeVar
 
 import trio
@@ -53,10 +56,13 @@ from mcpx.errors import (
 )
 from mcpx.gateway.answers import refusal
 from mcpx.gateway.breaking import Trial
+from mcpx.gateway.caching import answered, caching_of
 from mcpx.gateway.exchange import Exchange
 from mcpx.gateway.forward import forward, open_session
 from mcpx.gateway.front_door import find_route, more_targets, named_route, read_message
 from mcpx.gateway.relay import relay
+from mcpx.gateway.relisting import check_tool
+from mcpx.gateway.shares import Share
 from mcpx.gateway.state import LARGE_BYTES, State
 from mcpx.protocol.mcp import CLIENT_METHODS
 from mcpx.services.audit import AuditRecord
@@ -150,10 +156,26 @@ class Pipeline:
         await self._room(ex)
         client = ex.principal.name or ex.client_ip
         with self.state.shares.call(client, ex.snapshot.config.limits) as share:
+            await check_tool(ex, self.state)
             ex.allowed = True
-            with self._trial(ex) as trial, await forward(ex, self._credential(ex)) as answer:
-                trial.answered(answer.head.status)
-                await relay(ex, self.state, answer, share, trial)
+            caching = caching_of(ex, self.state)
+            if caching is None:
+                await self._upstream(ex, share)
+            else:
+                await answered(ex, self.state, caching, partial(self._upstream, ex, share))
+
+    async def _upstream(self, ex: Exchange, share: Share) -> None:
+        """The exchange with the server."""
+        if ex.method == "tools/list":
+            ex.generation = self._generation(ex)
+        with self._trial(ex) as trial, await forward(ex, self._credential(ex)) as answer:
+            trial.answered(answer.head.status)
+            await relay(ex, self.state, answer, share, trial)
+
+    def _generation(self, ex: Exchange) -> int | None:
+        assert ex.route is not None
+        tools = self.state.watcher.servers.get(ex.route.name)
+        return tools.integrity.generation if tools is not None and tools.integrity else None
 
     def _trial(self, ex: Exchange) -> Trial:
         assert ex.route is not None
@@ -249,6 +271,10 @@ class Pipeline:
             return None
         elif watch.phase == "upstream connection":
             error = UpstreamError("the server can't be reached in time", status=504)
+        elif watch.phase == "the answer to a like call":
+            error = UpstreamTimeout(
+                "the server did not answer a like call in time; this one was not sent"
+            )
         elif watch.phase == "turn":
             error = Overloaded(
                 "too many large requests wait to be read; nothing was done",
@@ -301,6 +327,7 @@ class Pipeline:
                 outcome=ex.outcome,
                 duration_s=now - ex.started_s,
                 arguments=_arguments(ex),
+                cache=ex.cache,
             )
         )
 

@@ -13,10 +13,12 @@ from typing import Final
 
 import trio
 
+from mcpx.core.integrity import Mode
 from mcpx.errors import GatewayError, Overloaded, RemoteProtocolError, UpstreamError
 from mcpx.gateway.breaking import Trial
 from mcpx.gateway.exchange import Exchange
 from mcpx.gateway.inspection import Inspection
+from mcpx.gateway.server_tools import mode_of
 from mcpx.gateway.shares import Share
 from mcpx.gateway.state import LARGE_BYTES, State
 from mcpx.protocol.headers import forwarded_response_headers, is_event_stream
@@ -47,6 +49,10 @@ async def relay(
     head = answer.head
     content_type, headers = _judged_head(ex, state, answer)
     ex.status = head.status
+    if ex.caching is not None:
+        headers.append((b"x-mcpx-cache", b"miss"))
+        if head.status != 200:
+            ex.caching.declines()
     inspection = _inspection(ex, state, head.status)
     try:
         if is_event_stream(content_type):
@@ -104,13 +110,15 @@ def _judged_head(ex: Exchange, state: State, answer: UpstreamAnswer) -> tuple[by
 def _inspection(ex: Exchange, state: State, status: int) -> Inspection:
     config, policy = ex.snapshot.config, ex.policy
     hides = policy is not None and policy.restricts_lists and config.inspection.filter_tools_list
+    looks = hides or mode_of(config.inspection) is not Mode.OFF
     assert ex.route is not None
     return Inspection(
+        ex,
         state,
         ex.route.name,
         status,
         policy=policy if hides else None,
-        listing=ex.method in LISTS or (hides and _replays(ex)),
+        listing=ex.method in LISTS or (looks and _replays(ex)),
         replayed=ex.method not in LISTS,
         limit_bytes=config.limits.max_listing_bytes,
     )
@@ -131,8 +139,24 @@ async def _plain(
     if not data and not answer.complete:
         data = await answer.chunk()
     if answer.complete:
-        await reply.answer(status, headers, inspection.message(data + answer.arrived()))
+        body = inspection.message(data + answer.arrived())
+        inspection.ends()
+        await reply.answer(status, headers, body)
         return
+    if ex.caching is not None:
+        # Read whole first: others may wait for it, and this client may be slow.
+        parts, size, limit = [data], len(data), ex.caching.limit_bytes
+        while data and size <= limit:
+            data = await answer.chunk()
+            parts.append(data)
+            size += len(data)
+        data = b"".join(parts)
+        if size <= limit:
+            body = inspection.message(data)
+            inspection.ends()
+            await reply.answer(status, headers, body)
+            return
+        ex.caching.declines()
     # What it says is found out from a copy of its parts, up to a bound.
     copy: list[bytes] = []
     size = 0
@@ -176,6 +200,7 @@ async def _filtered(
                 "the server's list is too large to be filtered", reason=f"list over {limit} bytes"
             )
     body = await _read(state, inspection, inspection.message, b"".join(parts))
+    inspection.ends()
     await ex.reply.answer(answer.head.status, headers, body)
 
 
@@ -197,6 +222,7 @@ async def _events(
         # The whole stream came at once, as many servers answer quick calls.
         data += answer.arrived()
         passed = await _read(state, inspection, inspection.events, data)
+        inspection.ends()
         await reply.answer(status, headers, passed)
         return
     if ex.request.method == "GET" and state.stopping:
@@ -228,6 +254,7 @@ async def _events(
                         data = await answer.chunk()
                         if not data:
                             break
+                    inspection.ends()
                     await reply.finish()
                     finished = True
                 except (GatewayError, Broken) as exc:

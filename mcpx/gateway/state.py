@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import secrets
 import ssl
+from collections.abc import Mapping
 from typing import Final
 
 import trio
@@ -21,10 +22,14 @@ import trio
 from mcpx.config.model import LimitsConfig, ServerTls
 from mcpx.config.snapshot import Route, Snapshot
 from mcpx.core.breaker import Breaker
+from mcpx.core.integrity import Baseline
 from mcpx.core.limits import RateLimiter, Rates
+from mcpx.core.response_cache import ResponseCache, Storable
 from mcpx.core.sessions import SessionSealer, key_from_secret
 from mcpx.errors import ConfigError
+from mcpx.gateway.server_tools import Watcher
 from mcpx.gateway.shares import Shares
+from mcpx.gateway.single_flight import SingleFlight
 from mcpx.gateway.trust import Trust
 from mcpx.protocol.http1 import ResponseParser
 from mcpx.services.audit import AuditLog
@@ -34,6 +39,10 @@ from mcpx.transport.upstream import UpstreamPool
 
 __all__ = ["LARGE_BYTES", "Prepared", "State"]
 
+#: Requests that may wait for one answer, and how many of them go alone at one time if it
+#: was for one only.
+MAX_FOLLOWERS: Final = 100_000
+MAX_ALONE: Final = 64
 #: A text longer than this is read beside the loop: reading it takes the better part of a
 #: tenth of a second, for which others would have to wait.
 LARGE_BYTES: Final = 64 * 1024
@@ -42,7 +51,7 @@ LARGE_BYTES: Final = 64 * 1024
 class Prepared:
     """The parts of a new state that had to be built before it could be put in place."""
 
-    __slots__ = ("audit", "pools", "snapshot", "trust")
+    __slots__ = ("audit", "baselines", "pools", "snapshot", "trust")
 
     def __init__(
         self,
@@ -55,6 +64,8 @@ class Prepared:
         self.pools = pools
         self.audit = audit
         self.trust = trust
+        #: The pins as they stand in their file; ``None`` if that was not read.
+        self.baselines: Mapping[str, Baseline] | None = None
 
 
 class State:
@@ -75,10 +86,22 @@ class State:
         #: Streams without an end of their own; ``app`` cancels them when the gateway stops.
         self.open_streams: set[trio.CancelScope] = set()
         self.stopping = False
+        #: Results that are kept, and the calls that others wait for.
+        self.cache: ResponseCache | None = None
+        self.flight: SingleFlight[tuple[bytes, int], Storable] = SingleFlight(
+            max_followers=MAX_FOLLOWERS, max_alone=MAX_ALONE
+        )
+        #: The servers' tools, and who lists them now.
+        self.watcher = Watcher(metrics, lambda: self.audit, self._tool_changed)
+        self.relisting: SingleFlight[tuple[str, int], float] = SingleFlight(
+            max_followers=MAX_FOLLOWERS, max_alone=MAX_ALONE
+        )
         self.shares = Shares()
         #: Server name to its breaker, where they are on.
         self.breakers: dict[str, Breaker] = {}
         self._set_breakers(None)
+        self._set_tools(None, prepared.baselines)
+        self._set_cache(None)
         #: Who may read a large text now. One at a time: they would share one interpreter,
         #: and what they hold meanwhile adds up.
         self.aside = trio.CapacityLimiter(1)
@@ -99,8 +122,54 @@ class State:
         self._begin_trust()
         self.snapshot = prepared.snapshot
         self._set_breakers(before)
+        self._set_tools(before, prepared.baselines)
+        self._set_cache(before)
         self._announce()
         return dropped
+
+    def _set_tools(self, before: Snapshot | None, baselines: Mapping[str, Baseline] | None) -> None:
+        snapshot = self.snapshot
+        names = {
+            name: before is None or _same_place(before.routes.get(name), route)
+            for name, route in snapshot.routes.items()
+        }
+        self.watcher.configure(names, snapshot.config.inspection, baselines)
+
+    def _set_cache(self, before: Snapshot | None) -> None:
+        """A cache as the configuration wants it; what may have become wrong is forgotten."""
+        settings = self.snapshot.config.cache
+        sizes = (settings.max_entries, settings.max_bytes, settings.max_body_bytes)
+        if not settings.enabled or not all(sizes):
+            self.cache = None
+            return
+        if self.cache is None:
+            self.cache = ResponseCache(*sizes)
+            return
+        self.cache.resize(*sizes)
+        if settings.purge_on_reload or before is None:
+            self.cache.purge()
+            return
+        for name, route in before.routes.items():
+            now = self.snapshot.routes.get(name)
+            if now is None or not _same_answers(route, now):
+                self.cache.purge_server(name)
+
+    def tools_changed(self, server: str) -> None:
+        """The server says so: what was found out and kept of its tools counts no more."""
+        self.watcher.expire(server)
+        if self.cache is not None:
+            self.cache.purge_server(server)
+
+    def _tool_changed(self, server: str, tool: str) -> None:
+        if self.cache is not None:
+            self.cache.purge_tool(server, tool)
+
+    def cache_counts(self) -> tuple[int, int]:
+        """How many results are kept, and how many had to go for others."""
+        if self.cache is None:
+            return 0, 0
+        found = self.cache.statistics
+        return found.entries, found.evictions
 
     def _begin_trust(self) -> None:
         if self.trust.tokens is not None:
@@ -177,6 +246,19 @@ def _same_pool(route: Route, limits: LimitsConfig, old: State | None) -> Upstrea
     )
     pool = old.pools.get(route.name)
     return pool if same and pool is not None and pool.files == _versions(b.tls) else None
+
+
+def _same_place(before: Route | None, now: Route) -> bool:
+    return before is not None and before.server.url == now.server.url
+
+
+def _same_answers(before: Route, now: Route) -> bool:
+    """Whether what the server answered before may still be what it would answer."""
+    return (before.server.url, before.forward_headers, before.server.auth) == (
+        now.server.url,
+        now.forward_headers,
+        now.server.auth,
+    )
 
 
 def _versions(tls: ServerTls) -> tuple[object, ...]:

@@ -59,6 +59,7 @@ class AuditRecord(msgspec.Struct, gc=False):
     duration_s: float = 0.0
     arguments: bytes | None = None
     target: str | None = None
+    cache: str = ""
 
     def weight(self) -> int:
         """About how many bytes the record keeps in memory."""
@@ -126,7 +127,8 @@ def _members(record: AuditRecord, redactor: Redacting | None) -> dict[str, objec
     line: dict[str, object] = {
         "time": timestamp(record.time),
         "level": "INFO" if quiet else "WARN",
-        "msg": "mcp.request",
+        # A finding about a tool is no request, and would be counted as one.
+        "msg": "mcp.integrity" if record.outcome.startswith("integrity_") else "mcp.request",
         "server": record.server,
         "method": _cut(record.method or record.http_method),
     }
@@ -152,6 +154,8 @@ def _members(record: AuditRecord, redactor: Redacting | None) -> dict[str, objec
     line["status"] = record.status
     line["outcome"] = record.outcome
     line["duration_ms"] = round(record.duration_s * 1000, 3)
+    if record.cache:
+        line["cache"] = record.cache
     if record.arguments is not None and redactor is not None:
         line["arguments"] = _arguments(record, redactor)
     return line

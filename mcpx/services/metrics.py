@@ -110,6 +110,11 @@ class Observed(Protocol):
         ...
 
     @property
+    def cache(self) -> str:
+        """``hit`` or ``miss`` where the cache was looked into, else empty."""
+        ...
+
+    @property
     def status(self) -> int:
         """The HTTP status that the client got."""
         ...
@@ -165,6 +170,7 @@ class Metrics:
         self._connections: Callable[[], int] = _none
         self._audit_queue: Callable[[], int] = _none
         self._breakers: Callable[[], Mapping[str, tuple[int, int]]] = dict
+        self._cache: Callable[[], tuple[int, int]] = _nothing
         self._in_flight = 0
         # By server first wherever there is a server: `_forget` relies on it.
         self._requests = Series(int)
@@ -172,6 +178,9 @@ class Metrics:
         self._decisions = Series(int)
         self._results = Series(int)
         self._upstream_errors = Series(int)
+        self._cache_lookups = Series(int)
+        self._tool_findings = Series(int)
+        self._pin_failures = 0
         self._durations: dict[str, _Durations] = {}
         self._auth_failures = 0
         self._rate_limit_hits = 0
@@ -208,6 +217,8 @@ class Metrics:
             self._decisions,
             self._results,
             self._upstream_errors,
+            self._cache_lookups,
+            self._tool_findings,
         ):
             for labels in [labels for labels in series if labels[0] == server]:
                 del series[labels]
@@ -252,9 +263,11 @@ class Metrics:
         durations.counts[bisect_left(_BOUNDS_S, duration_s)] += 1
         durations.total_s += duration_s
         result = _RESULTS.get(outcome)
+        if ex.cache:
+            self._cache_lookups[server, self._label(server, ex.tool or ""), ex.cache] += 1
         if result is None:
             self._refused(outcome)
-        else:
+        elif ex.cache != "hit":
             self._results[server, result] += 1
             if result == "transport_error":
                 self._upstream_errors[server, _UPSTREAM_ERRORS[outcome]] += 1
@@ -280,13 +293,27 @@ class Metrics:
         # A call that was held up after the policies (by a limit, say) is none.
         if tool is None or not (denied or ex.allowed):
             return
-        known = self._tools.get(server)
-        if known is None or tool not in known:
-            tool = OTHER
+        tool = self._label(server, tool)
         client = ex.principal.name
         if client and client not in self._clients:
             client = OTHER
         self._tool_calls[server, tool, "deny" if denied else "allow", client] += 1
+
+    def _label(self, server: str, tool: str) -> str:
+        known = self._tools.get(server)
+        return tool if known is not None and tool in known else OTHER
+
+    def tool_finding(self, server: str, change: str, /) -> None:
+        """A tool is not as it was pinned; ``change`` is one of a few words."""
+        self._tool_findings[server if server in self._servers else OTHER, change] += 1
+
+    def pins_not_written(self, _reason: str, /) -> None:
+        """An attempt to write pins failed."""
+        self._pin_failures += 1
+
+    def count_cache(self, counts: Callable[[], tuple[int, int]], /) -> None:
+        """Whom to ask how many results are kept, and how many had to go for others."""
+        self._cache = counts
 
     def reloaded(self, *, ok: bool) -> None:
         """A reload succeeded, or changed nothing."""
@@ -323,6 +350,8 @@ class Metrics:
         )
 
     def _copy(self) -> _Copy:
+        breakers = dict(self._breakers())
+        entries, evictions = self._cache()
         gauges = (
             ("mcpx_uptime_seconds", "Seconds since the gateway started.",
              self._clock() - self._started),
@@ -330,8 +359,8 @@ class Metrics:
             ("mcpx_requests_in_flight", "Requests being served.", self._in_flight),
             ("mcpx_servers_registered", "Servers in the configuration.", len(self._servers)),
             ("mcpx_audit_queue", "Audit records that wait to be written.", self._audit_queue()),
+            ("mcpx_cache_entries", "Results that are kept in the cache.", entries),
         )  # fmt: skip
-        breakers = dict(self._breakers())
         totals = (
             ("mcpx_auth_failures", "Requests without a valid credential.", self._auth_failures),
             ("mcpx_rate_limit_hits", "Requests refused by a rate limit.", self._rate_limit_hits),
@@ -339,6 +368,9 @@ class Metrics:
             ("mcpx_audit_lost", "Audit records that were not written.", self._audit_lost),
             ("mcpx_breaker_trips", "How often a breaker has opened.",
              sum(trips for _, trips in breakers.values())),
+            ("mcpx_cache_evictions", "Results that had to go for others.", evictions),
+            ("mcpx_pin_write_failures", "Attempts to write pinned tools that failed.",
+             self._pin_failures),
         )  # fmt: skip
         series: tuple[_Counts, ...] = (
             ("mcpx_requests", "Requests, by what became of them.",
@@ -351,6 +383,10 @@ class Metrics:
              ("server", "result"), dict(self._results)),
             ("mcpx_upstream_errors", "Requests that a server failed to serve.",
              ("server", "reason"), dict(self._upstream_errors)),
+            ("mcpx_cache_lookups", "Looks into the cache, by what was found.",
+             ("server", "tool", "result"), dict(self._cache_lookups)),
+            ("mcpx_tool_findings", "Tools that were not as they were pinned.",
+             ("server", "change"), dict(self._tool_findings)),
             ("mcpx_reloads", "Reloads of the configuration.",
              ("result",), {(result,): count for result, count in self._reloads.items()}),
         )  # fmt: skip
@@ -440,3 +476,7 @@ def _histogram(
 
 def _none() -> int:
     return 0
+
+
+def _nothing() -> tuple[int, int]:
+    return 0, 0

@@ -75,6 +75,10 @@ class PinStore:
         self._thread = trio.CapacityLimiter(1)
         self._turn = trio.Lock()
 
+    def close(self) -> None:
+        """Let go of the file, where ``run`` never ran. May be called again."""
+        self._file.close()
+
     def put(self, server: str, report: Report) -> None:
         """Keep what a listing's report brought. Never waits."""
         if not (report.pinned or report.pending or report.settled or report.established):

@@ -39,21 +39,6 @@ CALLERS = [
         ],
     ),
     Defence(
-        "a kind of authentication that is not served is no configuration",
-        VALIDATE,
-        '    elif auth.type == "oauth":\n',
-        '    elif auth.type == "other":\n',
-        f"{WITHOUT_EFFECT}[a kind of authentication that is not served]",
-        also=[
-            (VALIDATE, "    elif auth.token is None and not auth.clients:\n", "    elif False:\n"),
-            (
-                SNAPSHOT,
-                "    if not auth.enabled:\n        return None",
-                '    if auth.type not in ("bearer", "api_key"):\n        return None',
-            ),
-        ],
-    ),
-    Defence(
         "a misspelt setting is no configuration",
         "mcpx/config/shape.py",
         '        self.faults.append(Fault((*path, name), "unknown key", hint, at_key=True))\n',

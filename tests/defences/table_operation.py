@@ -456,8 +456,8 @@ OPERATION = [
     Defence(
         "a reload swaps nothing before all of it could be built",
         APP,
-        "        return prepare(snapshot, audit, state, self._errands), tls\n",
-        "        state.snapshot = snapshot\n        return prepare(snapshot, audit, state, self._errands), tls\n",
+        "        prepared = prepare(snapshot, audit, state, self._errands)\n",
+        "        state.snapshot = snapshot\n        prepared = prepare(snapshot, audit, state, self._errands)\n",
         f"{FAULT}[fault7]",
     ),
     Defence(

@@ -25,10 +25,23 @@ class State:
         def learn_tools(cls, server, names):
             cls.learned.append((server, list(names)))
 
+    class watcher:
+        servers: dict = {}
+
+
+class Exchange:
+    caching = None
+    generation = None
+    frame = None
+    method = "tools/list"
+
+    class request:
+        body = b""
+
 
 def inspection(*, hides=True, listing=True, limit=10_000, status=200, **kwargs):
     return Inspection(
-        State(), "demo", status, policy=Policy() if hides else None, listing=listing,
+        Exchange(), State(), "demo", status, policy=Policy() if hides else None, listing=listing,
         limit_bytes=limit, **kwargs,
     )  # fmt: skip
 

@@ -24,6 +24,7 @@ def exchange(server="files", **fields):
             "policy": object() if server else None,
             "method": "ping",
             "tool": None,
+            "cache": "",
             "status": 200,
             "outcome": "ok",
             "allowed": True,

@@ -111,7 +111,6 @@ def api_key(**server):
     return {"auth": auth, "servers": [{"name": "demo", **server}]}
 
 
-OAUTH = {"resource": "https://mcp.example.com", "jwks_uri": "https://idp.example.com/keys"}
 WITHOUT_EFFECT = {
     "a policy for a server that is not there": {"auth": AUTH, "clients": override("a", "nowhere")},
     "a policy for a client that nobody is": {"auth": AUTH, "clients": override("c", "demo")},
@@ -119,8 +118,8 @@ WITHOUT_EFFECT = {
     "a rule that asks for nothing": {
         "servers": [{"name": "demo", "policy": {"tool_rules": {"echo": {}}}}]
     },
-    "a kind of authentication that is not served": {
-        "auth": {"enabled": True, "type": "oauth", "oauth": OAUTH}
+    "tokens without a resource that they are for": {
+        "auth": {"enabled": True, "type": "oauth", "oauth": {"issuer": "https://as.example"}}
     },
     "a variable that is not set": {
         "servers": [{"name": "demo", "url": "http://127.0.0.1:9/${MCPX_IS_NOT_SET}"}]
