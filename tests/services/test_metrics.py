@@ -82,6 +82,10 @@ def busy(config=None):
     metrics.reloaded(ok=True)
     metrics.reloaded(ok=False)
     metrics.audit_lost(3)
+    count(metrics, call(cache="hit"))
+    count(metrics, call(cache="miss"))
+    metrics.tool_finding("files", "changed")
+    metrics.pins_not_written("the disk is full")
     return metrics
 
 
@@ -111,6 +115,8 @@ async def test_the_page_is_read_by_another_parser_and_has_every_family():
         "mcpx_rate_limit_hits", "mcpx_overload", "mcpx_audit_lost", "mcpx_requests",
         "mcpx_tool_calls", "mcpx_policy_decisions", "mcpx_results", "mcpx_upstream_errors",
         "mcpx_reloads", "mcpx_request_duration_seconds", "mcpx_breaker_trips",
+        "mcpx_cache_entries", "mcpx_cache_evictions", "mcpx_cache_lookups",
+        "mcpx_pin_write_failures", "mcpx_tool_findings",
     }  # fmt: skip
 
 
@@ -404,3 +410,29 @@ async def test_counting_costs_microseconds():
             metrics.observe(ex, 0.01)
         best = min(best, (time.perf_counter() - began) / 2000)
     assert best < 20e-6
+
+
+async def test_looks_into_the_cache_are_counted_and_a_hit_is_no_answer_of_the_server():
+    metrics = made()
+    metrics.count_cache(lambda: (7, 2))
+    for ex in (call(cache="hit"), call(cache="miss"), call("made up", cache="miss")):
+        count(metrics, ex)
+    found = await samples(metrics)
+    lookups = "mcpx_cache_lookups_total"
+    assert found[f'{lookups}{{result="hit",server="files",tool="read"}}'] == 1
+    assert found[f'{lookups}{{result="miss",server="files",tool="read"}}'] == 1
+    assert found[f'{lookups}{{result="miss",server="files",tool="other"}}'] == 1
+    assert found['mcpx_results_total{result="ok",server="files"}'] == 2
+    assert found["mcpx_cache_entries"] == 7
+    assert found["mcpx_cache_evictions_total"] == 2
+
+
+async def test_findings_about_tools_are_counted_by_server_and_change():
+    metrics = made()
+    metrics.tool_finding("files", "changed")
+    metrics.tool_finding("nobody's", "added")
+    metrics.pins_not_written("no room")
+    found = await samples(metrics)
+    assert found['mcpx_tool_findings_total{change="changed",server="files"}'] == 1
+    assert found['mcpx_tool_findings_total{change="added",server="other"}'] == 1
+    assert found["mcpx_pin_write_failures_total"] == 1
