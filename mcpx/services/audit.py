@@ -2,8 +2,11 @@
 
 What it is: a bounded queue and the one task that empties it. ``put`` is called where an
 exchange ends: it neither waits nor touches a lock, a thread or a file. ``run`` takes
-records in batches, and encodes, redacts and writes each batch in one call on a worker
-thread, because a hop to a thread costs as much as twenty lines do.
+records in batches, encodes and redacts them a few at a time between other tasks, and
+writes the batch on a worker thread, since a disk may take its time. Encoding there would
+cost more: two threads that both want the interpreter spend as much on handing it over as
+on the lines. Only a batch with a long text in it is encoded there, for others would have
+to wait for it.
 
 What it must never do: lose a record without a word. Whatever there was no room for is
 counted in ``lost``, and a line ``audit.lost`` with the count is written as soon as lines
@@ -27,6 +30,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from typing import Final, NamedTuple, Protocol
 
@@ -42,9 +46,11 @@ __all__ = ["AuditLog", "AuditRecord", "AuditStatistics"]
 
 log = logging.getLogger("mcpx.audit")
 
-# A batch's encoding competes with the serving thread for the interpreter: about 5 µs a
-# record, so this many are over in little more than a millisecond.
-BATCH: Final = 256
+BATCH: Final = 1024
+#: Records that are encoded in a row, at about 5 µs each: others wait for no longer.
+SLICE: Final = 32
+#: Arguments past this size are redacted on the worker thread.
+LONG_BYTES: Final = 4096
 FLUSH_INTERVAL_S: Final = 0.05
 MAX_QUEUE_BYTES: Final = 64 * 1024 * 1024
 #: Records above the bound for exchanges under way: as many as there may be connections.
@@ -348,10 +354,12 @@ class AuditLog:
         """Write the first records of the queue and take out those that are written."""
         batch = [record for record, _ in islice(self._queue, self._batch)]
         untold = self._untold
+        if any(record.arguments and len(record.arguments) > LONG_BYTES for record in batch):
+            work = partial(self._encode_and_write, batch, untold)
+        else:
+            work = partial(self._sink.write, await self._encoded(batch, untold))
         # Not abandoned when cancelled: the thread's result says what is written.
-        result = await trio.to_thread.run_sync(
-            self._encode_and_write, batch, untold, limiter=self._thread
-        )
+        result = await trio.to_thread.run_sync(work, limiter=self._thread)
         count = min(result.lines, len(batch))
         for _ in range(count):
             self._bytes -= self._queue.popleft()[1]
@@ -364,6 +372,18 @@ class AuditLog:
             self._waiting_for_room.unpark_all()
         self._waiting_for_writer.unpark_all()
         return result
+
+    async def _encoded(self, batch: Sequence[AuditRecord], untold: int) -> list[bytes]:
+        """The batch as lines, with turns for other tasks in between."""
+        redactor = self.redactor
+        lines: list[bytes] = []
+        for start in range(0, len(batch), SLICE):
+            if start:
+                await trio.lowlevel.checkpoint()
+            lines += [line_of(record, redactor) for record in batch[start : start + SLICE]]
+        if untold:
+            lines.append(lost_line(untold, self._clock()))
+        return lines
 
     def _encode_and_write(self, batch: Sequence[AuditRecord], untold: int) -> Written:
         """On the worker thread."""
