@@ -14,8 +14,19 @@ from typing import Final
 from mcpx.config.durations import format_duration
 from mcpx.config.faults import quote
 from mcpx.config.forms import parse_upstream_url
-from mcpx.config.model import ArgumentRule, Config, PolicyConfig, RateLimitConfig, ServerConfig
+from mcpx.config.model import (
+    ArgumentRule,
+    AuthConfig,
+    CacheConfig,
+    Config,
+    PolicyConfig,
+    RateLimitConfig,
+    ServerAuth,
+    ServerCache,
+    ServerConfig,
+)
 from mcpx.config.snapshot import Route, Snapshot
+from mcpx.config.validate_auth import credential_kinds, credential_names
 
 __all__ = ["describe", "masked_url"]
 
@@ -31,6 +42,8 @@ def describe(snapshot: Snapshot, *, warnings: bool = True) -> str:
         ("rate limit", _rate_limit(config.rate_limit)),
         ("audit", _audit(config)),
         ("cors", _cors(config)),
+        *([("integrity", _integrity(config))] if _keeps_pins(config) else []),
+        *([("cache", _cache(config.cache))] if config.cache.enabled else []),
         ("on", ", ".join(_switches(config, on=True)) or "nothing else"),
         ("off", ", ".join(_switches(config, on=False)) or "nothing"),
     ]
@@ -73,12 +86,29 @@ def _auth(config: Config) -> str:
     auth = config.auth
     if not auth.enabled:
         return "off: everybody who reaches the listener is let in"
-    names = [client.name for client in auth.clients]
-    if auth.token is not None:
-        names.insert(0, "default")
-    read = f" in {auth.header}" if auth.type == "api_key" else ""
     public = f"; public: {', '.join(sorted(auth.public))}" if auth.public else ""
-    return f"{auth.type}{read}, {_count(len(names), 'client')}: {_names(names)}{public}"
+    return "; ".join(_ways_in(auth)) + public
+
+
+def _ways_in(auth: AuthConfig) -> list[str]:
+    """Given credentials, in the order of the kinds, and then signed tokens."""
+    kinds, names = credential_kinds(auth), credential_names(auth)
+    told = {"bearer": "bearer", "api_key": f"api_key in {auth.header}"}
+    static = [text for kind, text in told.items() if kind in kinds]
+    ways = (
+        [f"{' or '.join(static)}, {_count(len(names), 'client')}: {_names(names)}"]
+        if static
+        else []
+    )
+    oauth = auth.oauth
+    if "oauth" in kinds and oauth is not None:
+        if oauth.issuer is not None:
+            source = f"of {oauth.issuer}"
+        else:
+            source = f"signed with the keys at {parse_upstream_url(oauth.jwks_uri or '')}"
+        scopes = f", scopes {_names(oauth.scopes)}" if oauth.scopes else ""
+        ways.append(f"oauth for {oauth.resource}, tokens {source}{scopes}")
+    return ways
 
 
 def _rate_limit(limit: RateLimitConfig) -> str:
@@ -117,13 +147,35 @@ def _cors(config: Config) -> str:
     )
 
 
+def _keeps_pins(config: Config) -> bool:
+    return config.inspection.tool_integrity in ("warn", "enforce")
+
+
+def _integrity(config: Config) -> str:
+    inspection = config.inspection
+    where = f"pins in {_one_line(config.data_dir)}"
+    if inspection.tool_integrity == "warn":
+        return f"warn: reports changed tools, {where}"
+    refused = ["changed"]
+    if inspection.refuse_added:
+        refused.append("added")
+    if inspection.refuse_shadowing:
+        refused.append("shadowing")
+    return f"enforce: refuses {', '.join(refused)} tools, {where}"
+
+
+def _cache(cache: CacheConfig) -> str:
+    kept = format_duration(cache.default_ttl)
+    return f"at most {_count(cache.max_entries, 'result')}, {cache.max_bytes} bytes in all, {kept} each"
+
+
 def _switches(config: Config, *, on: bool) -> list[str]:
-    """Features with a switch and nothing else to say about them here."""
+    """Features with a switch and nothing else to say about them here; others when off."""
     switches = {
         "list filtering": config.inspection.filter_tools_list,
-        "tool integrity": config.inspection.tool_integrity in ("warn", "enforce"),
+        **({} if _keeps_pins(config) else {"tool integrity": False}),
         "circuit breaker": config.circuit_breaker.enabled,
-        "cache": config.cache.enabled,
+        **({} if config.cache.enabled else {"cache": False}),
         "tracing": config.tracing.enabled,
         "lasting sessions": config.sessions.key is not None,
     }
@@ -159,7 +211,39 @@ def _server(route: Route, config: Config) -> list[str]:
         rows.append(("query", "forwarded"))
     if server.forward_headers:
         rows.append(("headers", f"forwards {_names(server.forward_headers)}"))
+    if server.auth.type != "none":
+        rows.append(("shows", _shown(server.auth)))
+    if config.cache.enabled and (server.cache.tools or server.cache.read_only_tools):
+        rows.append(("caches", _cached(server.cache)))
     return [f"  /mcp/{route.name} -> {masked_url(server)}", *_aligned(rows, "    ")]
+
+
+def _shown(auth: ServerAuth) -> str:
+    """What the server is shown, without a value of it."""
+    match auth.type:
+        case "none":
+            return "nothing"
+        case "headers":
+            return f"headers {_names(list(auth.headers))}"
+        case "bearer":
+            return "a bearer token"
+        case "api_key":
+            return f"a key in {auth.header}"
+        case "client_credentials":
+            scopes = f", scopes {_names(auth.scopes)}" if auth.scopes else ""
+            return f"a token got at {parse_upstream_url(auth.token_url or '')}{scopes}"
+
+
+def _cached(cache: ServerCache) -> str:
+    tools = [
+        name
+        + (f" {format_duration(tool.ttl)}" if tool.ttl is not None else "")
+        + (" for all clients together" if tool.shared else "")
+        for name, tool in cache.tools.items()
+    ]
+    if cache.read_only_tools:
+        tools.insert(0, "what the server calls read-only")
+    return _names(tools)
 
 
 def _policy(policy: PolicyConfig) -> str:

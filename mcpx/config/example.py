@@ -19,6 +19,9 @@ servers:
     url: http://localhost:3001/mcp # used as written: no slash is added
     request_timeout: 2m
     forward_headers: [Accept-Language]
+    cache:
+      tools:
+        read_file: {ttl: 10s}      # kept for each client apart
     policy:
       allow_tools: [read_file, "list_*"]
       tool_rules:
@@ -31,6 +34,12 @@ servers:
     url: https://db.internal.example/mcp
     tls:
       ca: /etc/mcpx/internal-ca.pem
+    auth:                          # what the gateway shows; what clients show never goes there
+      type: client_credentials     # or headers, bearer, api_key
+      token_url: https://auth.internal.example/token
+      client_id: mcpx
+      client_secret: file:/run/secrets/mcpx-client   # or ${NAME}
+      scopes: [database]
     timeouts:
       head: 30s
       total: 1m
@@ -47,7 +56,13 @@ servers:
 
 auth:
   enabled: true
-  type: bearer                     # or api_key, read from `header`
+  types: [bearer, oauth]           # or one of bearer, api_key and oauth as `type`
+  oauth:
+    resource: https://mcp.example.com            # this gateway; tokens must be made for it
+    issuer: https://auth.internal.example
+    scopes: [mcp]                  # what everything needs
+    scope_rules:
+      - {servers: [files], tools: ["write_*"], scopes: ["files:write"]}
   clients:
     - name: editor
       token: ${MCPX_EDITOR_TOKEN}  # from the environment; not set is an error
@@ -84,6 +99,12 @@ cors:
 
 inspection:
   filter_tools_list: true          # what a client may not call is not in its lists
+  tool_integrity: enforce          # a tool that is not what it was is refused until approved
+
+data_dir: /var/lib/mcpx            # pinned tools
+
+cache:
+  enabled: true
 
 limits:
   max_body_bytes: 4194304

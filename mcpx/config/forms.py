@@ -20,17 +20,22 @@ __all__ = [
     "Listen",
     "UpstreamUrl",
     "check_allowed_host",
+    "check_claim",
     "check_file",
     "check_glob_path",
     "check_header",
     "check_host_port",
+    "check_issuer",
     "check_method",
     "check_origin",
     "check_server_name",
+    "check_target",
     "is_loopback",
     "is_ours",
+    "is_public_host",
     "parse_listen",
     "parse_network",
+    "parse_secure_url",
     "parse_upstream_url",
 ]
 
@@ -50,6 +55,14 @@ _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?#]*)((?:\?[^
 _ORIGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#@]+)")
 _LONGEST_SOCKET_PATH: Final = 103  # bytes; the shortest sun_path of the systems we run on, less NUL
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_LONGEST_ASKED: Final = 2048  # characters of a URL that the gateway itself asks
+_LONGEST_CLAIM: Final = 128
+_ABSOLUTE_URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^#]+")
+_PRIVATE_SUFFIXES: Final = (
+    ".internal", ".intranet", ".lan", ".local", ".localhost", ".home.arpa", ".svc", ".test",
+)  # fmt: skip
+# Claims (RFC 7519 section 4.1, RFC 8693 section 4.2) that say nothing about who it is.
+_NO_IDENTITY: Final = frozenset({"aud", "exp", "iat", "iss", "jti", "nbf", "scope", "scp"})
 
 FRAMING_HEADERS: Final = frozenset(
     {
@@ -145,6 +158,15 @@ def is_loopback(host: str) -> bool:
     return address.is_loopback
 
 
+def is_public_host(host: str) -> bool:
+    """Whether ``host`` is beyond this machine and its network, as far as its text tells."""
+    try:
+        return ipaddress.ip_address(host).is_global
+    except ValueError:
+        name = host.lower().rstrip(".")
+        return "." in name and not name.endswith(_PRIVATE_SUFFIXES)
+
+
 def parse_listen(text: str) -> Listen:
     """``host:port``, ``:port`` or ``unix:/path``."""
     if not text:
@@ -199,6 +221,50 @@ def parse_upstream_url(text: str) -> UpstreamUrl:
     return UpstreamUrl(
         scheme, host, port or _DEFAULT_PORTS[scheme], target.encode(), authority.encode()
     )
+
+
+def parse_secure_url(text: str) -> UpstreamUrl:
+    """A URL that credentials or keys travel to: ``https``, or ``http`` on this machine."""
+    if "://" not in text:
+        raise FormError("is no URL", "write something like https://auth.example.com")
+    url = parse_upstream_url(text)
+    if url.scheme == "http" and not is_loopback(url.host):
+        raise FormError(
+            "is plain http to another machine",
+            "write https; http is taken for loopback addresses alone",
+        )
+    if len(text) > _LONGEST_ASKED:
+        raise FormError(f"is longer than {_LONGEST_ASKED} characters")
+    return url
+
+
+def check_issuer(text: str) -> None:
+    """An authorization server's identifier (RFC 8414 section 2), taken exactly as it is written."""
+    parse_secure_url(text)
+    if "?" in text or "#" in text:
+        raise FormError("has a query or a fragment, which no issuer has", "leave it out")
+
+
+def check_target(text: str) -> None:
+    """A resource that a token is asked for: an absolute URI without a fragment (RFC 8707)."""
+    _check_wire_text(text)
+    if "#" in text:
+        raise FormError("has a fragment", "remove # and what follows")
+    if not _ABSOLUTE_URI.fullmatch(text):
+        raise FormError("is no absolute URI", "write something like https://mcp.example.com")
+
+
+def check_claim(text: str) -> None:
+    """The name of a claim that says who it is. A URI may be one."""
+    if not text:
+        raise FormError("is empty", "write sub, or the claim that names the client")
+    if not (text.isascii() and text.isprintable()) or " " in text or len(text) > _LONGEST_CLAIM:
+        raise FormError(
+            f"is no claim's name: visible ASCII without blanks, at most {_LONGEST_CLAIM} characters",
+            "write the name alone, such as sub or client_id",
+        )
+    if text in _NO_IDENTITY:
+        raise FormError(f"{text} does not say who it is", "write sub, or client_id")
 
 
 def check_host_port(text: str) -> None:

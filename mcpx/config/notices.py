@@ -8,21 +8,24 @@ version gives a setting its effect, its row goes.
 
 from __future__ import annotations
 
-import ipaddress
+import posixpath
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 from mcpx.config import forms
+from mcpx.config.durations import format_duration
 from mcpx.config.faults import Path, nearest, path_text, quote
-from mcpx.config.model import Config, PolicyConfig
+from mcpx.config.model import Config, OauthConfig, PolicyConfig
+from mcpx.config.validate_auth import credential_kinds
 from mcpx.core.globs import GlobSet, is_literal, parse_glob
 
 __all__ = ["NOT_ACTIVE", "Inactive", "notices"]
 
 _SHORT_TOKEN: Final = 16  # characters
-_PRIVATE_SUFFIXES: Final = (
-    ".internal", ".intranet", ".lan", ".local", ".localhost", ".home.arpa", ".svc", ".test",
-)  # fmt: skip
+_LONG_LEEWAY_S: Final = 300
+#: Folders that everyone may write to, and that a restart or a timer empties.
+_PASSING_FOLDERS: Final = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  named to warn of them
 
 
 class Inactive(NamedTuple):
@@ -41,22 +44,6 @@ NOT_ACTIVE: Final = (
         ],
         "the server is not started, and requests for it are answered with an error",
     ),
-    Inactive(
-        lambda config: [("cache", "enabled")] if config.cache.enabled else [],
-        "every call goes to its server",
-    ),
-    Inactive(
-        lambda config: [("tracing", "enabled")] if config.tracing.enabled else [],
-        "no spans are exported",
-    ),
-    Inactive(
-        lambda config: (
-            [("inspection", "tool_integrity")]
-            if config.inspection.tool_integrity in ("warn", "enforce")
-            else []
-        ),
-        "a tool whose definition changed is neither reported nor refused",
-    ),
 )
 """Settings that load and have no effect in this version."""
 
@@ -66,9 +53,12 @@ def notices(config: Config) -> tuple[str, ...]:
     return (
         *_inactive(config),
         *_access(config),
+        *_oauth(config),
         *_browsers(config),
         *_upstreams(config),
         *_policies(config),
+        *_inspection(config),
+        *_cache(config),
     )
 
 
@@ -93,6 +83,11 @@ def _access(config: Config) -> Iterator[str]:
             )
         if auth.token is not None or auth.clients:
             yield "auth: credentials are given, but enabled is false: nobody is asked for one"
+    elif credential_kinds(auth) == {"oauth"} and (auth.token is not None or auth.clients):
+        yield (
+            "auth: credentials are given, but oauth alone takes tokens of the authorization server; "
+            "write types: [oauth, bearer] to take both"
+        )
     credentials = [(("auth", "token"), auth.token)] if auth.token is not None else []
     listed = [
         (("auth", "clients", index, "token"), client.token)
@@ -104,6 +99,58 @@ def _access(config: Config) -> Iterator[str]:
                 f"{path_text(path)}: shorter than {_SHORT_TOKEN} characters, and can be guessed; "
                 "make one with: openssl rand -hex 32"
             )
+
+
+def _oauth(config: Config) -> Iterator[str]:
+    oauth = config.auth.oauth
+    if "oauth" not in credential_kinds(config.auth):
+        if oauth is not None:
+            yield "auth.oauth: has no effect, for oauth is not among the types of authentication"
+        if config.auth.identity_claim != "sub":
+            yield "auth.identity_claim: has no effect without oauth"
+        return
+    if oauth is not None:
+        yield from _oauth_names(oauth, config)
+        yield from _oauth_times(oauth)
+
+
+def _oauth_names(oauth: OauthConfig, config: Config) -> Iterator[str]:
+    here = "auth.oauth"
+    if oauth.resource is not None:
+        if oauth.resource[:5].lower() == "http:":
+            yield f"{here}.resource: is plain http: clients on this machine alone can use it"
+        path = urlsplit(oauth.resource).path.rstrip("/")
+        if path.endswith(("/mcp", *(f"/mcp/{server.name}" for server in config.servers))):
+            yield (
+                f"{here}.resource: the endpoints of servers are below it, so they would be at "
+                f"{path}/mcp/…; leave /mcp and what follows it out"
+            )
+    if oauth.issuer is None:
+        yield f"{here}: without an issuer, tokens of whatever issuer are taken that jwks_uri has keys of"
+        if not oauth.authorization_servers:
+            yield (
+                f"{here}.authorization_servers: is empty, and there is no issuer: clients are not "
+                "told where to get a token"
+            )
+    elif oauth.authorization_servers and oauth.issuer not in oauth.authorization_servers:
+        yield (
+            f"{here}.authorization_servers: does not name the issuer as it is written there: the "
+            "tokens of those that clients are told of may be refused"
+        )
+    for index, rule in enumerate(oauth.scope_rules):
+        globs = GlobSet(map(parse_glob, rule.servers))
+        if rule.servers and not any(globs.matches(server.name) for server in config.servers):
+            yield f"{here}.scope_rules[{index}].servers: matches no server, so the rule has no effect"
+
+
+def _oauth_times(oauth: OauthConfig) -> Iterator[str]:
+    if oauth.leeway > _LONG_LEEWAY_S:
+        yield (
+            f"auth.oauth.leeway: a token is taken for {format_duration(oauth.leeway)} after its end; "
+            "clocks differ by seconds"
+        )
+    if 0 < oauth.jwks_max_stale < oauth.jwks_max_age:
+        yield "auth.oauth.jwks_max_stale: is less than jwks_max_age, and has no effect"
 
 
 def _browsers(config: Config) -> Iterator[str]:
@@ -123,10 +170,17 @@ def _upstreams(config: Config) -> Iterator[str]:
         if server.transport == "stdio" or server.url is None:
             continue
         url = forms.parse_upstream_url(server.url)
-        if url.scheme == "http" and _is_public(url.host):
+        if url.scheme == "http" and forms.is_public_host(url.host):
             yield (
                 f"servers[{index}].url: {quote(server.name)} is reached without TLS and is not on "
                 "this network by its name: calls and results can be read and changed on the way"
+            )
+        elif (
+            url.scheme == "http" and server.auth.type != "none" and not forms.is_loopback(url.host)
+        ):
+            yield (
+                f"servers[{index}].auth: {quote(server.name)} is reached without TLS: whoever can "
+                "listen on this network reads the credential"
             )
 
 
@@ -137,6 +191,38 @@ def _policies(config: Config) -> Iterator[str]:
     for client, override in config.clients.items():
         for server_name, policy in override.servers.items():
             yield from _idle_rules(policy, ("clients", client, "servers", server_name))
+
+
+def _inspection(config: Config) -> Iterator[str]:
+    inspection = config.inspection
+    for name in ("refuse_added", "refuse_shadowing"):
+        if getattr(inspection, name) and inspection.tool_integrity != "enforce":
+            yield f"inspection.{name}: has no effect without tool_integrity: enforce"
+    if inspection.tool_integrity in ("warn", "enforce"):
+        folder = posixpath.normpath(config.data_dir)
+        if any(folder == each or folder.startswith(f"{each}/") for each in _PASSING_FOLDERS):
+            yield (
+                "data_dir: the pinned tools are kept where everyone may write and where files are "
+                "cleared away; name a folder of the gateway's own"
+            )
+
+
+def _cache(config: Config) -> Iterator[str]:
+    cache = config.cache
+    caching = [
+        index
+        for index, server in enumerate(config.servers)
+        if server.cache.tools or server.cache.read_only_tools
+    ]
+    if not cache.enabled:
+        for index in caching:
+            yield f"servers[{index}].cache: has no effect, for cache.enabled is false"
+        return
+    if not caching:
+        yield "cache.enabled: true without a tool to cache: name some in cache.tools of a server"
+    for name in ("max_entries", "max_body_bytes"):
+        if getattr(cache, name) == 0:
+            yield f"cache.{name}: 0 means that no result is kept"
 
 
 def _idle_rules(policy: PolicyConfig, path: Path) -> Iterator[str]:
@@ -157,12 +243,3 @@ def _idle_rules(policy: PolicyConfig, path: Path) -> Iterator[str]:
                 f"{path_text((*path, 'deny_tools'))}: {quote(name)} is allowed as well; "
                 "deny wins, so it is refused"
             )
-
-
-def _is_public(host: str) -> bool:
-    """Whether ``host`` is beyond this machine and its network, as far as its text tells."""
-    try:
-        return ipaddress.ip_address(host).is_global
-    except ValueError:
-        name = host.lower().rstrip(".")
-        return "." in name and not name.endswith(_PRIVATE_SUFFIXES)

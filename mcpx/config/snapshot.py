@@ -28,9 +28,10 @@ from mcpx.config.model import (
 )
 from mcpx.config.notices import notices
 from mcpx.config.validate import validate
+from mcpx.config.validate_auth import credential_kinds
 from mcpx.core.addresses import Networks, parse_networks
 from mcpx.core.globs import GlobSet, parse_glob
-from mcpx.core.identity import Authenticator, Kind
+from mcpx.core.identity import Authenticator
 from mcpx.core.oauth import WELL_KNOWN, ProtectedResource, ScopeRules, resource_for
 from mcpx.core.origins import Origins
 from mcpx.core.policy import Policy, PolicyFault, both, compile_policy
@@ -244,22 +245,12 @@ def _first(*given: float | None) -> float:
 def _authenticator(auth: AuthConfig) -> Authenticator | None:
     if not auth.enabled:
         return None
-    return Authenticator(_kinds(auth), auth.header, _credentials(auth))
-
-
-def _kinds(auth: AuthConfig) -> frozenset[Kind]:
-    """The ways to authenticate, one or several."""
-    if auth.types:
-        return frozenset(auth.types)
-    kind = auth.type
-    assert kind != "", "validate lets nobody through unchecked"
-    assert kind != "none", "validate lets nobody through unchecked"
-    return frozenset((kind,))
+    return Authenticator(credential_kinds(auth), auth.header, _credentials(auth))
 
 
 def _oauth(config: Config) -> Oauth | None:
     auth = config.auth
-    if not auth.enabled or "oauth" not in _kinds(auth):
+    if not auth.enabled or "oauth" not in credential_kinds(auth):
         return None
     settings = auth.oauth
     assert settings is not None, "validate asks for it"

@@ -36,6 +36,40 @@ audit: {enabled: true, output: file, path: /var/log/audit.jsonl, arguments: true
 """
 
 
+TRUST = """
+listen: "127.0.0.1:8080"
+servers:
+  - name: a
+    url: https://a.example/mcp
+    auth: {type: bearer, token: hidden-token}
+    cache: {tools: {search: {ttl: 5m}, look: {shared: true}}, read_only_tools: true}
+  - name: b
+    url: https://b.example/mcp
+    auth: {type: headers, headers: {X-A: hidden, X-B: hidden}}
+  - {name: c, url: "https://c.example/mcp", auth: {type: api_key, header: X-Team, key: hidden}}
+  - name: d
+    url: https://d.example/mcp
+    auth:
+      type: client_credentials
+      token_url: https://auth.example/token?hidden
+      client_id: gateway
+      client_secret: hidden
+      scopes: [a, b]
+      parameters: {x: hidden}
+auth:
+  enabled: true
+  types: [oauth, api_key, bearer]
+  token: hidden-token-of-16-characters
+  oauth:
+    resource: https://mcp.example.com
+    issuer: https://auth.example.com/tenant
+    scopes: [mcp]
+inspection: {tool_integrity: enforce, refuse_added: true, refuse_shadowing: true}
+data_dir: /var/lib/mcpx
+cache: {enabled: true, max_bytes: 1000000}
+"""
+
+
 def told(text):
     return describe(load_snapshot(text, filename="f", environ={}, generation=1))
 
@@ -68,6 +102,63 @@ def test_everything_that_matters_is_told_and_no_credential():
         "warning: servers[0].policy.tool_rules.query: has no effect, for allow_tools does not "
         "allow this tool"
     )
+
+
+def test_what_is_trusted_kept_and_shown_is_told_without_a_value():
+    text = told(TRUST)
+    times = "connect 5s, head 5m, idle 1m, total 10m\n"
+    assert text == (
+        "listen      127.0.0.1:8080, without TLS\n"
+        "auth        bearer or api_key in X-API-Key, 1 client: default; oauth for "
+        "https://mcp.example.com, tokens of https://auth.example.com/tenant, scopes mcp\n"
+        "rate limit  off\n"
+        "audit       off\n"
+        "cors        off\n"
+        "integrity   enforce: refuses changed, added, shadowing tools, pins in /var/lib/mcpx\n"
+        "cache       at most 1000 results, 1000000 bytes in all, 1m each\n"
+        "on          list filtering\n"
+        "off         circuit breaker, tracing, lasting sessions\n"
+        "servers     4\n"
+        "  /mcp/a -> https://a.example/mcp\n"
+        "    policy      everything the protocol has\n"
+        f"    timeouts    {times}"
+        "    shows       a bearer token\n"
+        "    caches      what the server calls read-only, search 5m, "
+        "look for all clients together\n"
+        "  /mcp/b -> https://b.example/mcp\n"
+        "    policy      everything the protocol has\n"
+        f"    timeouts    {times}"
+        "    shows       headers X-A, X-B\n"
+        "  /mcp/c -> https://c.example/mcp\n"
+        "    policy      everything the protocol has\n"
+        f"    timeouts    {times}"
+        "    shows       a key in X-Team\n"
+        "  /mcp/d -> https://d.example/mcp\n"
+        "    policy      everything the protocol has\n"
+        f"    timeouts    {times}"
+        "    shows       a token got at https://auth.example/token?…, scopes a, b"
+    )
+    assert "hidden" not in text
+
+
+def test_keys_without_an_issuer_are_told_without_their_query():
+    text = told(
+        "auth: {enabled: true, type: oauth, oauth: {resource: 'https://r.example', "
+        "jwks_uri: 'https://i.example/keys?hidden'}}\n"
+    )
+    line = "oauth for https://r.example, tokens signed with the keys at https://i.example/keys?…\n"
+    assert line in text
+    assert "hidden" not in text
+
+
+def test_tools_that_are_only_reported_are_told_so():
+    text = told("inspection: {tool_integrity: warn}\n")
+    assert "integrity   warn: reports changed tools, pins in mcpx-data\n" in text
+
+
+def test_caching_is_not_told_of_a_server_while_the_cache_is_off():
+    text = told("servers: [{name: a, url: 'http://h/', cache: {read_only_tools: true}}]\n")
+    assert "    caches" not in text
 
 
 def test_an_empty_configuration_is_told_as_what_it_is():

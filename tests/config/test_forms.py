@@ -152,6 +152,29 @@ def test_any_text_is_a_url_that_cannot_split_a_request_or_is_refused(text):
             ["10.0.0.0/8", "192.0.2.7", "::1", "fd00::/8", "10.0.0.0/255.0.0.0"],
             ["", "10.0.0.1/8", "10/8", "localhost", "10.0.0.0/33", " 10.0.0.0/8"],
         ),
+        (
+            forms.parse_secure_url,
+            ["https://h", "https://h/a?b", "http://localhost/", "http://a.localhost:1/", "http://127.0.0.2",
+             "http://[::1]:9000/x", "http://[::ffff:127.0.0.1]/"],
+            ["", "h", "/x", "http://h/", "http://10.0.0.1/", "http://127.0.0.1.example/", "http://0.0.0.0/",
+             "http://localhost@h/", "https://a:b@h/", "https://h/#a", "ftp://h/", "https://", "https://h:0",
+             "https://h /", "https://ü/", "https://h\\", "https://h/" + "x" * 2048],
+        ),
+        (
+            forms.check_issuer,
+            ["https://h", "https://h/", "https://h:8443/a/b/", "http://127.0.0.1:1"],
+            ["", "https://h?", "https://h/?a", "https://h/#", "http://h", "urn:a"],
+        ),
+        (
+            forms.check_target,
+            ["https://h/mcp", "http://h", "urn:a:b", "api://x"],
+            ["", "h", "/a", "https://h/#a", "a b:c", "ü:x", "a:", ":a"],
+        ),
+        (
+            forms.check_claim,
+            ["sub", "client_id", "https://h/email", "x" * 128],
+            ["", "a b", "ü", "a\n", "x" * 129, "iss", "exp", "nbf", "iat", "aud", "jti", "scope", "scp"],
+        ),
         (forms.check_file, ["/a b/c", "x", "ü"], ["", "a\0b", "a\nb"]),
     ],
 )  # fmt: skip
@@ -174,3 +197,25 @@ def test_a_network_with_host_bits_is_told_the_network_that_was_meant():
     with pytest.raises(FormError) as refused:
         forms.parse_network("10.1.2.3/8")
     assert "10.0.0.0/8" in refused.value.hint
+
+
+def test_what_credentials_travel_to_can_be_asked():
+    from mcpx.services.outbound import _parsed
+
+    for text in (
+        "https://h/a?b",
+        "http://[::1]:9000/x",
+        "https://h_1.example./",
+        "https://1.2.3.4:1",
+    ):
+        forms.parse_secure_url(text)
+        assert _parsed(text, text).raw_host
+
+
+@pytest.mark.parametrize(
+    ("host", "public"),
+    [("mcp.example.com", True), ("8.8.8.8", True), ("2606:4700::1111", True), ("10.0.0.1", False),
+     ("::1", False), ("mock", False), ("a.svc", False), ("a.internal.", False), ("A.LOCAL", False)],
+)  # fmt: skip
+def test_a_host_beyond_this_network_is_told_from_its_text(host, public):
+    assert forms.is_public_host(host) is public
