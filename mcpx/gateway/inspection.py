@@ -75,6 +75,7 @@ class Inspection:
         "_state",
         "_status",
         "_tools",
+        "_unwatched",
         "outcome",
     )  # fmt: skip
 
@@ -107,6 +108,8 @@ class Inspection:
         #: What of a list is to be known to hold its tools against the pins.
         self._observed = Observed(None if replayed else _cursor(ex), ex.generation)
         self._events: EventParser | None = None
+        #: An event was too large to be watched; the stream passes as it comes.
+        self._unwatched = False
         self._tools: dict[str, bool] = {}
         #: What the answer said, once it has said it.
         self.outcome: str | None = None
@@ -204,6 +207,8 @@ class Inspection:
         Raises:
             UpstreamError: as ``message``, or an event is too large to be filtered.
         """
+        if self._unwatched:
+            return data
         if self._events is None:
             self._events = EventParser(self._limit if self._filters else WATCHED_EVENT_BYTES)
         try:
@@ -211,7 +216,7 @@ class Inspection:
         except RemoteProtocolError as exc:
             if not self._filters:
                 self._listing = False
-                self._events = _NOTHING
+                self._unwatched = True
                 return data
             raise UpstreamError(
                 "the server's list is too large to be filtered",
@@ -249,17 +254,3 @@ def _cursor(ex: Exchange) -> str | None:
         if key == "cursor":
             return string(body, (start, end))
     return None
-
-
-class _Nothing(EventParser):
-    """What watches a stream that is no longer watched."""
-
-    def __init__(self) -> None:
-        super().__init__(1)
-
-    def feed(self, data: bytes | memoryview) -> list:  # type: ignore[type-arg]
-        del data
-        return []
-
-
-_NOTHING = _Nothing()
