@@ -36,7 +36,7 @@ from typing import Final
 
 import trio
 
-from mcpx import __version__
+from mcpx import __version__, _speedups
 from mcpx.config.describe import describe
 from mcpx.config.load import load_snapshot, read_file
 from mcpx.config.model import Config
@@ -55,6 +55,7 @@ from mcpx.services.health import Health
 from mcpx.services.log import configure as configure_log
 from mcpx.services.log import event
 from mcpx.services.metrics import Metrics
+from mcpx.services.tracing import Tracer
 from mcpx.services.watch import ConfigWatcher
 from mcpx.store.pin_file import FILE_NAME, PinFile
 from mcpx.store.pins import PinStore
@@ -136,6 +137,9 @@ class App:
         prepared = prepare(snapshot, audit, None, self._errands)
         pins = self._open_pins(prepared) if _pins_tools(snapshot.config) else None
         self.state = State(prepared, self._metrics)
+        self.state.tracer = Tracer.of(
+            snapshot.config.tracing, version=__version__, counting=self._metrics
+        )
         self.state.watcher.store = pins
         self._health = Health(
             lambda route: probe(self.state, route),
@@ -180,6 +184,8 @@ class App:
                 await services.start(self._errands.run)
                 if self.state.audit is not None:
                     await services.start(self.state.audit.run)
+                if self.state.tracer is not None:
+                    await services.start(self.state.tracer.run)
                 if self.state.watcher.store is not None:
                     await services.start(self.state.watcher.store.run)
                 await services.start(self._signals, services)
@@ -317,6 +323,7 @@ class App:
         old_audit = state.audit
         # On a thread: certificates and files take tens of milliseconds.
         prepared, tls, pins = await trio.to_thread.run_sync(self._build)
+        old_tracer, tracer = state.tracer, prepared.tracer
         store = state.watcher.store
         if store is not None and pins is None and _pins_tools(prepared.snapshot.config):
             # What was approved or reset meanwhile.
@@ -329,8 +336,13 @@ class App:
         if pins is not None:
             await services.start(pins.run)
             state.watcher.store = pins
+        if tracer is not None and tracer is not old_tracer:
+            await services.start(tracer.run)
         for pool in state.apply(prepared):
             pool.close()
+        state.tracer = tracer
+        if old_tracer is not None and old_tracer is not tracer:
+            old_tracer.stop()
         if audit is not None:
             audit.redactor = prepared.snapshot.redactor
         self._metrics.configure(config.metrics)
@@ -362,6 +374,9 @@ class App:
         if audit is None or not audit.matches(config.audit):
             audit = AuditLog.of(config.audit, snapshot.redactor, self._metrics)
         prepared = prepare(snapshot, audit, state, self._errands)
+        prepared.tracer = state.tracer
+        if prepared.tracer is None or not prepared.tracer.matches(config.tracing):
+            prepared.tracer = Tracer.of(config.tracing, version=__version__, counting=self._metrics)
         pins = None
         if state.watcher.store is None and _pins_tools(config):
             pins = self._open_pins(prepared)
@@ -438,8 +453,11 @@ def _announce(snapshot: Snapshot, *, watch: bool) -> None:
         rate_limit=config.rate_limit.enabled,
         audit=(config.audit.output or "stdout") if config.audit.enabled else "off",
         watch=watch,
+        speedups=_speedups.BACKEND,
         parser=http1.BACKEND,
     )
+    for twin, reason in _speedups.REASONS.items():
+        log.debug("the compiled parser %s is not used: %s", twin, reason)
     for line in describe(snapshot, warnings=False).splitlines():
         log.info(line)
     for warning in snapshot.warnings:

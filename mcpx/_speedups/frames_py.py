@@ -91,6 +91,7 @@ _PARAMS: Final = frozenset(
         "uri",
     }
 )
+_LONGEST: Final = max(map(len, _ENVELOPE | _PARAMS | _META))
 _NAMED: Final = {
     "tools/call": "name",
     "prompts/get": "name",
@@ -310,7 +311,8 @@ def _no_variants(
     members_here: Members, known: frozenset[str], folded: dict[str, str], frame: Frame, code: int
 ) -> None:
     for key, start, _ in members_here:
-        if key not in known:
+        # No letters fold to fewer of ASCII, and to fold n marks takes n * n steps.
+        if key not in known and len(key.partition("\0")[0]) <= _LONGEST:
             real = folded.get(_fold(key))
             if real is not None:
                 raise FrameError(

@@ -24,8 +24,10 @@ Shadowing (``core/definitions.py``) is not refused unless the caller asks for th
 servers rightly have a ``search``.
 
 Everything is bounded: ``MAX_TOOLS`` tools a server and ``MAX_PATHS`` pagings at one time.
-Definitions after the first ``MAX_KEPT_BYTES`` of a server are kept as their digests alone:
-compared as strictly, only not shown.
+Definitions after the first ``MAX_KEPT_BYTES`` of a server, of those that are pinned and of
+those that wait, are kept as their digests alone: compared as strictly, only not shown. So
+much is also kept of what was read and of pages whose listing has not ended. A name of more
+than ``MAX_NAME_CHARS`` is told of and refused, and not kept.
 
 It is one long file because a listing, the verdict about it and what is remembered of it
 are read together.
@@ -35,6 +37,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
@@ -72,6 +75,13 @@ MAX_NAME_CHARS: Final = 1024
 MAX_KEPT_BYTES: Final = 32 * 1024 * 1024
 MAX_PATHS: Final = 16
 RETRY_S: Final = 5.0
+#: What is remembered of a tool in pages whose listing never ends.
+MAX_TOLD: Final = 16
+#: By how much a time may lie ahead of the clock before the clock is taken to have been put
+#: back. Two who wait for one listing read the clock at different moments.
+SLACK_S: Final = 5.0
+#: No two of a process are the same, whatever server, settings or pins they are of.
+_generations: Final = itertools.count(1)
 
 
 class Mode(enum.Enum):
@@ -233,10 +243,10 @@ class ToolIntegrity:
         retry_s: how long after a listing, or a failed attempt, the next one is asked for.
     """
 
-    __slots__ = ("_definitions", "_kept_bytes", "_max_age_s", "_next_listing", "_path", "_paths",
-                 "_pending", "_pins", "_refuse", "_refused", "_retry_s", "_seen", "_shadows",
-                 "_since", "_told", "_whole", "established", "generation", "mode",
-                 "server")  # fmt: skip
+    __slots__ = ("_definitions", "_kept_bytes", "_max_age_s", "_next_listing", "_path",
+                 "_path_bytes", "_paths", "_pending", "_pending_bytes",
+                 "_pending_sizes", "_pins", "_read_bytes", "_refuse", "_refused", "_retry_s", "_seen", "_shadows", "_since", "_told",
+                 "_whole", "established", "generation", "mode", "server")  # fmt: skip
 
     def __init__(
         self,
@@ -251,7 +261,7 @@ class ToolIntegrity:
     ) -> None:
         self.server = server
         self.mode = mode
-        #: Counts up with each ``expire``; note it when a listing is asked for.
+        #: Another with each ``expire``; note it when a listing is asked for.
         self.generation = 0
         self._shadows = shadows if shadows is not None else Shadows()
         self._refuse = refuse
@@ -259,6 +269,7 @@ class ToolIntegrity:
         self._retry_s = retry_s
         # Raw texts (as SHA-256) that were read before: most listings are the last one again.
         self._definitions: dict[bytes, Definition] = {}
+        self._read_bytes = 0
         self._told: dict[str, set[tuple[str, bytes, str]]] = {}
         # The number of the newest paging, and what each cursor that was given out continues.
         self._path = 0
@@ -270,6 +281,9 @@ class ToolIntegrity:
         self._pins = dict(baseline.pins)
         self._since = dict(baseline.since)
         self._pending = dict(baseline.pending)
+        # Of the texts that were put to be kept since then; how long those before are is not known.
+        self._pending_sizes: dict[str, int] = {}
+        self._pending_bytes = 0
         self._kept_bytes = 0
         #: Whether a whole listing was ever seen.
         self.established = baseline.established
@@ -292,9 +306,10 @@ class ToolIntegrity:
 
     def expire(self) -> None:
         """What was seen counts no more: the next call needs a listing."""
-        self.generation += 1
+        self.generation = next(_generations)
         self._seen: dict[str, float] = {}
-        self._paths: dict[str, tuple[int, list[Entry]]] = {}
+        self._paths: dict[str, tuple[int, list[Entry], int]] = {}
+        self._path_bytes = 0
         self._next_listing = -math.inf
         self._whole = False
 
@@ -316,27 +331,50 @@ class ToolIntegrity:
         """``None`` to go on, ``LISTING_NEEDED``, or the reason why the tool is refused.
 
         After ``LISTING_NEEDED`` the caller lists the tools (all pages), gives them to
-        ``observe`` or tells ``listing_failed``, and asks again: it never gets the same
-        answer twice within ``retry_s``. ``warn`` asks for listings too, and never refuses.
+        ``observe`` or tells ``listing_failed``, and asks ``decide_listed``. Of a tool that
+        was never pinned, and after a failure, it asks for that once within ``retry_s``.
+        ``warn`` asks for listings too, and never refuses.
         """
         if self.mode is Mode.OFF:
             return None
-        seen = self._seen.get(tool)
-        if seen is not None and now - seen <= self._max_age_s:
+        if self._is_fresh(tool, now):
             return self._refused.get(tool)
-        if now >= self._next_listing:
+        waits_s = self._next_listing - now
+        if waits_s <= 0 or waits_s > self._retry_s + SLACK_S:
             return LISTING_NEEDED
+        if self.mode is Mode.ENFORCE and self._whole and self._is_elsewhere(tool):
+            # The last listing may be of another session, which has other tools.
+            return LISTING_NEEDED
+        return self.decide_listed(tool, now)
+
+    def decide_listed(self, tool: str, now: float) -> str | None:
+        """As ``decide_call``, for who has listed the tools just now: what there is decides.
+
+        ``now`` is when that listing was asked for.
+        """
+        if self.mode is Mode.OFF:
+            return None
+        if self._is_fresh(tool, now):
+            return self._refused.get(tool)
         if self.mode is Mode.WARN:
             return None
         reason = self._refused.get(tool)
         if reason is not None:
             return reason
-        return NOT_LISTED_REASON if self._whole and seen is None else UNVERIFIED_REASON
+        return NOT_LISTED_REASON if self._whole and tool not in self._seen else UNVERIFIED_REASON
 
-    def listing_failed(self, now: float) -> None:
-        """The tools could not be listed; not to be tried again at once."""
+    def _is_elsewhere(self, tool: str) -> bool:
+        return tool in self._pins and tool not in self._seen
+
+    def _is_fresh(self, tool: str, now: float) -> bool:
+        seen = self._seen.get(tool)
+        # A clock that was put back must not make it younger.
+        return seen is not None and -SLACK_S <= now - seen <= self._max_age_s
+
+    def listing_failed(self, now: float, *, retry_s: float | None = None) -> None:
+        """The tools could not be listed; not to be tried again before ``retry_s`` seconds."""
         self._whole = False
-        self._next_listing = now + self._retry_s
+        self._next_listing = now + (self._retry_s if retry_s is None else retry_s)
 
     # -- listings ---------------------------------------------------------------
 
@@ -348,18 +386,21 @@ class ToolIntegrity:
         cursor: str | None = None,
         next_cursor: str | None = None,
         generation: int | None = None,
+        read: list[Entry] | None = None,
     ) -> Report:
         """A page of a listing: the tools' names with their objects' JSON texts.
 
         Args:
-            now: epoch seconds, by the same clock as for ``decide_call``.
+            entries: of no use where they were ``read`` before, by ``read_ahead``.
+            now: epoch seconds, by the same clock as for ``decide_call``: when the page was
+                asked for, or came.
             cursor: what the page was asked for with; ``None`` for the first.
             next_cursor: what the page says the next one is; ``None`` for the last.
             generation: that of the time when the listing was asked for.
         """
         if self.mode is Mode.OFF:
             return NOTHING_FOUND
-        page = [(name, self._definition(name, raw)) for name, raw in entries]
+        page = self.read_ahead(entries) if read is None else read
         if generation is not None and generation != self.generation:
             return self._observe_late(page)
         path, whole, overflow = self._continue(page, cursor, next_cursor)
@@ -385,19 +426,18 @@ class ToolIntegrity:
         self.established = self.established or established
         return Report(verdict.findings, news, refused, pinned, pending, settled, established)
 
-    def read_ahead(self, entries: Sequence[tuple[str, bytes]]) -> None:
+    def read_ahead(self, entries: Sequence[tuple[str, bytes]]) -> list[Entry]:
         """Read the definitions that ``observe`` will want, which takes the longest.
 
         The one method that may run on another thread, beside all others.
         """
-        for name, raw in entries:
-            self._definition(name, raw)
+        return [(name, self._definition(name, raw)) for name, raw in entries]
 
     def _observe_late(self, page: list[Entry]) -> Report:
         verdict = judge(self.server, self.baseline, page, complete=False, shadows=self._shadows)
         refused = self._refusals(verdict)
         for tool, reason in refused.items():
-            if len(self._refused) < MAX_TOOLS:
+            if len(self._refused) < MAX_TOOLS and len(tool) <= MAX_NAME_CHARS:
                 self._refused.setdefault(tool, reason)
         return Report(verdict.findings, self._news(verdict.findings, whole=False), refused)
 
@@ -413,8 +453,10 @@ class ToolIntegrity:
         pin = self._pins.get(tool)
         if pin is not None and pin.digest == definition.digest:
             definition = pin
-        if len(self._definitions) >= MAX_TOOLS:
+        self._read_bytes += len(definition.canonical)
+        if len(self._definitions) >= MAX_TOOLS or self._read_bytes > MAX_KEPT_BYTES:
             self._definitions.clear()
+            self._read_bytes = len(definition.canonical)
         self._definitions[name] = definition
         return definition
 
@@ -422,23 +464,32 @@ class ToolIntegrity:
         self, page: list[Entry], cursor: str | None, next_cursor: str | None
     ) -> tuple[int, list[Entry] | None, bool]:
         """(number of the paging, the whole listing if this ends it, whether it is too long)."""
+        size = sum(len(definition.canonical) for _, definition in page if definition is not None)
         if cursor is None:
             self._path += 1
             path, listed = self._path, page
         else:
-            path, before = self._paths.get(cursor, (0, []))
+            path, before, before_bytes = self._paths.get(cursor, (0, [], 0))
             if not path:
                 return 0, None, False
             listed = before + page
-        if len(listed) > MAX_TOOLS:
+            size += before_bytes
+        if len(listed) > MAX_TOOLS or size > MAX_KEPT_BYTES:
             return path, None, True
         if next_cursor is None:
             return path, listed, False
-        self._paths.pop(next_cursor, None)
-        if len(self._paths) >= MAX_PATHS:
-            del self._paths[next(iter(self._paths))]
-        self._paths[next_cursor] = (path, listed)
+        self._forget_path(next_cursor)
+        while self._paths and (
+            len(self._paths) >= MAX_PATHS or self._path_bytes + size > MAX_KEPT_BYTES
+        ):
+            self._forget_path(next(iter(self._paths)))
+        self._paths[next_cursor] = (path, listed, size)
+        self._path_bytes += size
         return path, None, False
+
+    def _forget_path(self, cursor: str) -> None:
+        _, _, size = self._paths.pop(cursor, (0, [], 0))
+        self._path_bytes -= size
 
     def _refusals(self, verdict: Judgement) -> dict[str, str]:
         refused: dict[str, str] = {}
@@ -454,12 +505,14 @@ class ToolIntegrity:
         return refused
 
     def _take_whole(self, listed: list[Entry], refused: dict[str, str], now: float) -> None:
-        self._seen = {tool: now for tool, _ in listed}
-        self._refused = dict(refused)
+        self._seen = {tool: now for tool, _ in listed if len(tool) <= MAX_NAME_CHARS}
+        self._refused = {tool: refused[tool] for tool in self._seen.keys() & refused.keys()}
         self._whole = True
 
     def _take_page(self, page: list[Entry], refused: dict[str, str], now: float) -> None:
         for tool, _ in page:
+            if len(tool) > MAX_NAME_CHARS:
+                continue
             reason = refused.get(tool)
             known = tool in self._seen
             if reason is None:
@@ -487,10 +540,11 @@ class ToolIntegrity:
                 and finding.tool in verdict.unpinned
             )
             new = finding.new
-            if waits and new is not None and self._pending.get(finding.tool) != new.digest:
-                if finding.tool in self._pending or len(self._pending) < MAX_TOOLS:
-                    self._pending[finding.tool] = new.digest
-                pending[finding.tool] = new
+            if not waits or new is None or self._pending.get(finding.tool) == new.digest:
+                continue
+            if finding.tool in self._pending or len(self._pending) < MAX_TOOLS:
+                self._pending[finding.tool] = new.digest
+                pending[finding.tool] = self._kept_pending(finding.tool, new)
         settled: list[str] = []
         if self._pending:
             found = {finding.tool for finding in verdict.findings if finding.new is not None}
@@ -504,8 +558,18 @@ class ToolIntegrity:
                     and pin.digest == definition.digest
                 ):
                     del self._pending[tool]
+                    self._pending_bytes -= self._pending_sizes.pop(tool, 0)
                     settled.append(tool)
         return pending, tuple(settled)
+
+    def _kept_pending(self, tool: str, new: Definition) -> Definition:
+        self._pending_bytes -= self._pending_sizes.pop(tool, 0)
+        size = len(new.canonical)
+        if self._pending_bytes + size > MAX_KEPT_BYTES:
+            return Definition(new.digest, b"")
+        self._pending_sizes[tool] = size
+        self._pending_bytes += size
+        return new
 
     def _pin(
         self, verdict: Judgement, refused: Mapping[str, str], now: float
@@ -529,8 +593,13 @@ class ToolIntegrity:
         for finding in findings:
             digest = finding.new.digest if finding.new is not None else b""
             what = (finding.reason, digest, finding.rival)
-            if what not in told.get(finding.tool, ()):
+            # All names that are too long to be kept are told of as one.
+            name = finding.tool if len(finding.tool) <= MAX_NAME_CHARS else ""
+            if what not in told.get(name, ()):
                 news.append(finding)
-            if finding.tool in self._told or len(self._told) < 2 * MAX_TOOLS:
-                self._told.setdefault(finding.tool, set()).add(what)
+            if name in self._told or len(self._told) < 2 * MAX_TOOLS:
+                before = self._told.setdefault(name, set())
+                if len(before) >= MAX_TOLD:
+                    before.clear()
+                before.add(what)
         return tuple(news)

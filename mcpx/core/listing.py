@@ -16,6 +16,7 @@ import msgspec
 
 from mcpx._speedups.frames import elements, members, scan, string
 from mcpx.core.policy import Kind
+from mcpx.errors import INVALID_REQUEST, FrameError
 
 __all__ = ["Entry", "Listing", "listed_tools", "read_listing"]
 
@@ -26,6 +27,8 @@ _LISTS: Final = {
     "resources": ("uri", Kind.RESOURCE),
     "resourceTemplates": ("uriTemplate", Kind.TEMPLATE),
 }
+#: Who reads keys without regard to case takes these for those.
+_FOLDED: Final = frozenset(key.casefold() for key in _LISTS)
 #: Schemas nest deeper than requests do.
 MAX_DEPTH: Final = 256
 
@@ -53,9 +56,7 @@ class Listing:
 
     __slots__ = ("_lists", "body", "next_cursor")
 
-    def __init__(
-        self, body: bytes, lists: list[_List], next_cursor: str | None
-    ) -> None:
+    def __init__(self, body: bytes, lists: list[_List], next_cursor: str | None) -> None:
         self.body = body
         self.next_cursor = next_cursor
         self._lists = lists
@@ -111,6 +112,8 @@ def read_listing(body: bytes) -> Listing:
                     for at, until in elements(body, start)
                 ]
                 lists.append(_List(kind, start, end, entries))
+            elif key.casefold() in _FOLDED:
+                raise FrameError("a list's key in another case", INVALID_REQUEST, start, frame.id)
     return Listing(body, lists, next_cursor)
 
 

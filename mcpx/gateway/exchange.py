@@ -15,6 +15,7 @@ from mcpx.config.snapshot import Route, Snapshot
 from mcpx.core.identity import ANONYMOUS, Principal
 from mcpx.core.oauth import Claims
 from mcpx.core.policy import Kind, Policy
+from mcpx.services.spans import Trace
 from mcpx.transport.http import Headers, Reply, Request
 from mcpx.transport.upstream import UpstreamPool
 
@@ -60,6 +61,7 @@ class Exchange:
         "snapshot",
         "started_s",
         "status",
+        "trace",
         "upstream_path",
     )
 
@@ -76,6 +78,8 @@ class Exchange:
         self.path = path
         self.query = query if mark else None
         self.client_ip = request.peer
+        #: Its place in a trace, where tracing is on.
+        self.trace: Trace | None = None
         self.principal: Principal = ANONYMOUS
         #: What the principal's token says, where a signed token was shown.
         self.claims: Claims | None = None

@@ -12,6 +12,7 @@ from typing import Final
 
 import trio
 
+from mcpx.core.trace_context import FIELDS
 from mcpx.errors import Misconfigured, SessionNotFound
 from mcpx.gateway.exchange import Exchange
 from mcpx.gateway.state import State
@@ -167,6 +168,11 @@ def _headers(ex: Exchange, authority: bytes, extra: frozenset[bytes]) -> Headers
     request = ex.request
     headers: Headers = [(b"host", authority)]
     headers += forwarded_request_headers(request.headers, extra)
+    if ex.trace is not None:
+        # Its own place in the trace instead of its client's.
+        if not FIELDS.isdisjoint(ex.headers):
+            headers = [pair for pair in headers if pair[0] not in FIELDS]
+        headers += ex.trace.outgoing()
     if b"accept" not in ex.headers:
         headers.append((b"accept", _ACCEPT if request.method == "POST" else b"text/event-stream"))
     # Answers must be readable here: the policy has a say in lists.

@@ -31,7 +31,6 @@ where the message is small enough to be read for that alone.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, TypeVar
@@ -42,7 +41,6 @@ from mcpx.core.addresses import client_address
 from mcpx.core.identity import Principal
 from mcpx.core.limits import retry_after
 from mcpx.core.oauth import WELL_KNOWN, ProtectedResource
-from mcpx.core.policy import Kind
 from mcpx.errors import (
     BadRequest,
     GatewayError,
@@ -60,12 +58,12 @@ from mcpx.gateway.caching import answered, caching_of
 from mcpx.gateway.exchange import Exchange
 from mcpx.gateway.forward import forward, open_session
 from mcpx.gateway.front_door import find_route, more_targets, named_route, read_message
+from mcpx.gateway.recording import record, trace_of_message
 from mcpx.gateway.relay import relay
-from mcpx.gateway.relisting import check_tool
+from mcpx.gateway.relisting import WAITING, check_tool
 from mcpx.gateway.shares import Share
 from mcpx.gateway.state import LARGE_BYTES, State
 from mcpx.protocol.mcp import CLIENT_METHODS
-from mcpx.services.audit import AuditRecord
 from mcpx.services.credentials import Credential
 from mcpx.services.log import Sparingly, event
 from mcpx.transport.http import Headers, Reply, Request
@@ -115,7 +113,7 @@ class Pipeline:
             log.exception("request %s failed by a fault of the gateway", ex.request_id.decode())
             await self._refuse(ex, GatewayError("a fault of the gateway; its log tells more"))
         finally:
-            self._record(ex)
+            record(ex, self.state)
 
     def _exchange(self, request: Request, reply: Reply) -> Exchange:
         state = self.state
@@ -125,6 +123,8 @@ class Pipeline:
         ex.client_ip = client_address(
             request.peer, _forwarded_for(ex), ex.snapshot.trusted_networks
         )
+        if state.tracer is not None:
+            ex.trace = state.tracer.begin(ex.headers, request.headers)
         return ex
 
     async def _steps(self, ex: Exchange) -> None:
@@ -145,12 +145,19 @@ class Pipeline:
             await self._aside(read_message, ex)
         else:
             read_message(ex)
+        trace = ex.trace
+        if trace is not None:
+            trace.adopt(*trace_of_message(ex))
         find_route(ex)
         check_scopes(ex)
+        if trace is not None:
+            trace.policy_begins()
         if large:
             await self._aside(judge, ex)
         else:
             judge(ex)
+        if trace is not None:
+            trace.policy_ends()
         limit_tool(ex, self.state)
         open_session(ex, self.state)
         await self._room(ex)
@@ -168,9 +175,14 @@ class Pipeline:
         """The exchange with the server."""
         if ex.method == "tools/list":
             ex.generation = self._generation(ex)
+        trace = ex.trace
+        if trace is not None:
+            trace.proxy_begins()
         with self._trial(ex) as trial, await forward(ex, self._credential(ex)) as answer:
             trial.answered(answer.head.status)
             await relay(ex, self.state, answer, share, trial)
+        if trace is not None:
+            trace.proxy_ends()
 
     def _generation(self, ex: Exchange) -> int | None:
         assert ex.route is not None
@@ -218,7 +230,7 @@ class Pipeline:
             ex.outcome, ex.reason = error.outcome, error.reason
             ex.status, headers, body = refusal(ex, error)
             state.metrics.begin()
-            self._record(ex)
+            record(ex, self.state)
             return ex.status, headers, body
         return None
 
@@ -237,7 +249,7 @@ class Pipeline:
         ex.outcome, ex.reason = error.outcome, error.reason
         ex.status, headers, body = refusal(ex, error)
         state.metrics.begin()
-        self._record(ex)
+        record(ex, self.state)
         return headers, body
 
     async def _refuse(self, ex: Exchange, error: GatewayError) -> None:
@@ -275,6 +287,10 @@ class Pipeline:
             error = UpstreamTimeout(
                 "the server did not answer a like call in time; this one was not sent"
             )
+        elif watch.phase == WAITING:
+            error = UpstreamTimeout(
+                "the server's tools could not be listed in time, so the call was not made"
+            )
         elif watch.phase == "turn":
             error = Overloaded(
                 "too many large requests wait to be read; nothing was done",
@@ -301,35 +317,6 @@ class Pipeline:
             ex.status, headers, body = refusal(ex, error)
             ex.reply.last_words(ex.status, headers, body)
         return None
-
-    def _record(self, ex: Exchange) -> None:
-        now = trio.current_time()
-        state = self.state
-        state.metrics.observe(ex, now - ex.started_s)
-        if state.audit is None or ex.outcome == "page":
-            return
-        state.audit.put(
-            AuditRecord(
-                time=time.time(),
-                server=ex.route.name if ex.route is not None else "",
-                http_method=ex.request.method,
-                method=ex.method,
-                tool=ex.tool or "",
-                target=ex.name if ex.kind is not Kind.TOOL else None,
-                client=ex.principal.name,
-                client_ip=ex.client_ip,
-                session=ex.session or b"",
-                request_id=ex.request_id.decode("ascii"),
-                allowed=ex.allowed,
-                reason=ex.reason,
-                rule=ex.rule,
-                status=ex.status,
-                outcome=ex.outcome,
-                duration_s=now - ex.started_s,
-                arguments=_arguments(ex),
-                cache=ex.cache,
-            )
-        )
 
 
 async def identify(ex: Exchange, state: State) -> None:
@@ -472,10 +459,3 @@ def _identify_message(ex: Exchange) -> None:
 def _left(ex: Exchange) -> None:
     ex.outcome, ex.reason = "client_gone", "the client left before its answer was whole"
     ex.reply.abort()
-
-
-def _arguments(ex: Exchange) -> bytes | None:
-    frame = ex.frame
-    if not ex.snapshot.config.audit.arguments or frame is None or frame.arguments is None:
-        return None
-    return ex.request.body[frame.arguments[0] : frame.arguments[1]]

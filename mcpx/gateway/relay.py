@@ -57,6 +57,8 @@ async def relay(
     try:
         if is_event_stream(content_type):
             share.becomes_stream()
+            if ex.trace is not None:
+                ex.trace.stream_begins()
             answer.streams()
             trial.streams()
             await _events(ex, state, answer, headers, inspection)

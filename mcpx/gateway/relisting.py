@@ -22,9 +22,11 @@ from mcpx.core.listing import MAX_DEPTH, Listing, read_listing
 from mcpx.errors import (
     FrameError,
     GatewayError,
+    Overloaded,
     RemoteProtocolError,
     ToolRefused,
     UpstreamError,
+    UpstreamTimeout,
     UpstreamUnavailable,
 )
 from mcpx.gateway.breaking import Trial
@@ -39,18 +41,29 @@ from mcpx.services.log import Sparingly, event
 from mcpx.transport.deadlines import Watch
 from mcpx.transport.upstream import UpstreamAnswer
 
-__all__ = ["check_tool"]
+__all__ = ["WAITING", "check_tool"]
 
 log = logging.getLogger("mcpx.tools")
 
 #: How long all pages together may take.
 LISTING_S: Final = 15.0
 MAX_PAGES: Final = 256
+#: How often a call asks for a list, where each time something says that it no longer counts.
+ATTEMPTS: Final = 3
+#: What the exchange's watch says meanwhile. Nothing of the call has been sent then.
+WAITING: Final = "the server's list of tools"
 _failures: Final = Sparingly(30.0)
 
 
 class _Unlisted(UpstreamError):
-    """The server answered, and not with a list: a session that has ended, say."""
+    """The server answered, and not with a list: a session that has ended, say.
+
+    It may be the fault of what the caller sent, so it is told to the caller alone.
+    """
+
+
+class _Failed(UpstreamError):
+    """The server answered that it has failed. That, too, can be brought about by a caller."""
 
 
 async def check_tool(ex: Exchange, state: State) -> None:
@@ -59,21 +72,28 @@ async def check_tool(ex: Exchange, state: State) -> None:
     Raises:
         ToolRefused: it is not.
         UpstreamError, UpstreamUnavailable: the server can't be asked, so nobody can say.
+        Overloaded: there is no room to ask it now.
     """
     route, tool = ex.route, ex.tool
     if tool is None or ex.method != "tools/call":
         return
     assert route is not None
-    tools = state.watcher.servers.get(route.name)
-    integrity = tools.integrity if tools is not None else None
-    if tools is None or integrity is None:
-        return
-    reason = integrity.decide_call(tool, state.watcher.clock())
-    if reason == LISTING_NEEDED:
-        listed_at = await _listed(ex, state, tools, integrity)
-        reason = integrity.decide_call(tool, listed_at)
-        if reason == LISTING_NEEDED:
-            reason = UNVERIFIED_REASON if integrity.mode is Mode.ENFORCE else None
+    reason = None
+    # A server may say that its tools changed while they are listed, and a reload may put
+    # other pins in place: then it is asked anew, a bounded number of times.
+    for _ in range(ATTEMPTS):
+        tools = state.watcher.servers.get(route.name)
+        integrity = tools.integrity if tools is not None else None
+        if tools is None or integrity is None:
+            return
+        reason = integrity.decide_call(tool, state.watcher.clock())
+        if reason != LISTING_NEEDED:
+            break
+        generation = integrity.generation
+        asked_at = await _listed(ex, state, tools, integrity)
+        reason = integrity.decide_listed(tool, asked_at)
+        if generation == integrity.generation and tools.integrity is integrity:
+            break
     if reason is None:
         return
     ex.rule = "inspection.tool_integrity"
@@ -87,39 +107,46 @@ async def check_tool(ex: Exchange, state: State) -> None:
 async def _listed(
     ex: Exchange, state: State, tools: ServerTools, integrity: ToolIntegrity
 ) -> float:
-    """List the server's tools, once for all who ask for it now; gives when that was.
+    """List the server's tools, once for all who ask for it now; gives when it was asked.
 
     Raises:
-        UpstreamUnavailable, _Unlisted: in ``enforce``; see ``check_tool``.
+        UpstreamUnavailable, Overloaded, UpstreamError: in ``enforce``; see ``check_tool``.
     """
     watch = ex.reply.watch
-    watch.until(trio.current_time() + 2 * LISTING_S, "upstream list of tools")
+    watch.until(trio.current_time() + 2 * LISTING_S, WAITING)
     async with state.relisting.join((integrity.server, integrity.generation)) as turn:
         if turn.role is Role.SHARED:
             return turn.value
+        asked_at = state.watcher.clock()
         try:
-            await _list(ex, state, tools, integrity)
-        except _Unlisted as error:
-            # It may be this session's fault: whoever comes next tries with their own.
-            if integrity.mode is Mode.ENFORCE:
-                raise
-            log.debug("%s: no list of tools in this session: %s", integrity.server, error.reason)
-            return state.watcher.clock()
+            await _list(ex, state, tools, integrity, asked_at)
         except GatewayError as error:
-            integrity.listing_failed(state.watcher.clock())
-            turn.share(state.watcher.clock())
-            if _failures.turn(integrity.server, trio.current_time()) is not None:
-                event(log, logging.WARNING, "a server's tools can't be listed",
-                      server=integrity.server, reason=error.reason)  # fmt: skip
-            if isinstance(error, UpstreamUnavailable) and integrity.mode is Mode.ENFORCE:
-                raise
-            return state.watcher.clock()
-        listed_at = state.watcher.clock()
-        turn.share(listed_at)
-        return listed_at
+            own = isinstance(error, _Unlisted | _Failed | Overloaded | UpstreamUnavailable)
+            if not own:
+                _has_failed(state, integrity, error)
+            if not own or integrity.mode is not Mode.ENFORCE:
+                turn.share(asked_at)
+                return asked_at
+            if not isinstance(error, _Unlisted):
+                # The others may well meet the same, and needn't one after the other.
+                turn.decline()
+            raise
+        turn.share(asked_at)
+        return asked_at
 
 
-async def _list(ex: Exchange, state: State, tools: ServerTools, integrity: ToolIntegrity) -> None:
+def _has_failed(state: State, integrity: ToolIntegrity, error: GatewayError) -> None:
+    # A breaker, where there is one, sees to it that the server isn't asked again and again.
+    retry_s = 0.0 if integrity.server in state.breakers else None
+    integrity.listing_failed(state.watcher.clock(), retry_s=retry_s)
+    if _failures.turn(integrity.server, trio.current_time()) is not None:
+        event(log, logging.WARNING, "a server's tools can't be listed",
+              server=integrity.server, reason=error.reason)  # fmt: skip
+
+
+async def _list(
+    ex: Exchange, state: State, tools: ServerTools, integrity: ToolIntegrity, asked_at: float
+) -> None:
     """Ask for all pages and have them looked at.
 
     Raises:
@@ -127,32 +154,36 @@ async def _list(ex: Exchange, state: State, tools: ServerTools, integrity: ToolI
     """
     # The exchange's own deadline would end the exchange; this one ends the listing alone.
     watch = Watch(trio.CancelScope())
+    deadline = trio.current_time() + LISTING_S
     generation = integrity.generation
     cursor: str | None = None
     seen: set[str] = set()
-    with trio.move_on_after(LISTING_S) as scope:
-        for _ in range(MAX_PAGES):
-            listing = await _page(ex, state, cursor, watch)
-            if not listing.has_tools:
-                raise _Unlisted("the server does not list its tools", reason="no list")
-            observed = Observed(cursor, generation)
-            if len(listing.body) > LARGE_BYTES:
-                await trio.to_thread.run_sync(
-                    state.watcher.listed, ex, tools, listing, observed, limiter=state.aside
-                )
-            else:
-                state.watcher.listed(ex, tools, listing, observed)
-            cursor = listing.next_cursor
-            if cursor is None:
-                return
-            if cursor in seen:
-                raise UpstreamError("the server's list of tools has no end", reason="cursor again")
-            seen.add(cursor)
-    reason = f"more than {LISTING_S:g} s" if scope.cancelled_caught else f"over {MAX_PAGES} pages"
-    raise UpstreamError("the server's list of tools can't be had", reason=f"list: {reason}")
+    for _ in range(MAX_PAGES):
+        listing = await _page(ex, state, cursor, watch, deadline)
+        if not listing.has_tools:
+            raise _Unlisted("the server does not list its tools", reason="no list")
+        observed = Observed(cursor, generation, asked_at)
+        if len(listing.body) > LARGE_BYTES:
+            await trio.to_thread.run_sync(
+                state.watcher.listed, ex, tools, listing, observed, limiter=state.aside
+            )
+        else:
+            state.watcher.listed(ex, tools, listing, observed)
+        # Some servers end their lists with an empty cursor.
+        cursor = listing.next_cursor or None
+        if cursor is None:
+            return
+        if cursor in seen:
+            raise UpstreamError("the server's list of tools has no end", reason="cursor again")
+        seen.add(cursor)
+    raise UpstreamError(
+        "the server's list of tools can't be had", reason=f"list: over {MAX_PAGES} pages"
+    )
 
 
-async def _page(ex: Exchange, state: State, cursor: str | None, watch: Watch) -> Listing:
+async def _page(
+    ex: Exchange, state: State, cursor: str | None, watch: Watch, deadline: float
+) -> Listing:
     route = ex.route
     assert route is not None
     message_id = b'"mcpx-%032x"' % random.getrandbits(128)
@@ -160,13 +191,31 @@ async def _page(ex: Exchange, state: State, cursor: str | None, watch: Watch) ->
     breaker = state.breakers.get(route.name)
     with Trial(breaker, route.name, watch) as trial:
         credential = state.trust.credentials.get(route.name)
-        with await own_request(ex, body, "tools/list", credential, watch) as answer:
-            trial.answered(answer.head.status)
-            text = await _answer(ex, answer, message_id)
+        with trio.move_on_at(deadline):
+            with await own_request(ex, body, "tools/list", credential, watch) as answer:
+                trial.answered(answer.head.status)
+                text = await _answer(ex, state, answer, message_id)
+            return await _read(state, text, message_id)
+        # Told as what it is, for the breaker to count it, or not to.
+        if watch.phase.startswith("upstream"):
+            raise UpstreamTimeout(
+                "the server did not list its tools in time", reason=f"list: {watch.phase}"
+            )
+        raise Overloaded("no connection to this server was free to list its tools")
+
+
+async def _read(state: State, text: bytes, message_id: bytes) -> Listing:
+    """The list that ``text`` holds; read on a thread where that takes long."""
+
+    def read() -> Listing:
+        if not _answers(text, message_id):
+            raise _Unlisted("the server does not list its tools", reason="list: another id")
+        return read_listing(text)
+
     try:
         if len(text) > LARGE_BYTES:
-            return await trio.to_thread.run_sync(read_listing, text, limiter=state.aside)
-        return read_listing(text)
+            return await trio.to_thread.run_sync(read, limiter=state.aside)
+        return read()
     except FrameError as exc:
         raise UpstreamError(
             "the server's list of tools can't be read", reason=f"list: {exc.message}"
@@ -205,21 +254,21 @@ def _modern_meta(ex: Exchange) -> bytes:
     return b"{" + b",".join(told) + b"}"
 
 
-async def _answer(ex: Exchange, answer: UpstreamAnswer, message_id: bytes) -> bytes:
+async def _answer(ex: Exchange, state: State, answer: UpstreamAnswer, message_id: bytes) -> bytes:
     """The response to ``message_id``, whether it comes as JSON or on a stream."""
     limit = ex.snapshot.config.limits.max_listing_bytes
     status = answer.head.status
-    if status in (400, 404):
-        # 404 tells the client to begin a new session.
+    if 400 <= status < 500:
+        # 404 tells the client to begin a new session. Others speak of credentials, which are
+        # the gateway's own.
         raise _Unlisted(
             "the server does not list its tools in this session",
             reason=f"list: status {status}",
-            status=status,
+            status=status if status in (400, 404) else None,
         )
     if status != 200:
-        raise UpstreamError(
-            "the server's list of tools can't be had", reason=f"list: status {status}"
-        )
+        kind = _Failed if status >= 500 else UpstreamError
+        raise kind("the server's list of tools can't be had", reason=f"list: status {status}")
     content_type = encoding = b""
     for name, value in answer.head.headers:
         if name == b"content-type":
@@ -231,7 +280,7 @@ async def _answer(ex: Exchange, answer: UpstreamAnswer, message_id: bytes) -> by
             "the server's list of tools can't be had", reason="unasked content-encoding"
         )
     if is_event_stream(content_type):
-        return await _on_stream(answer, message_id, limit)
+        return await _on_stream(state, answer, message_id, limit)
     parts: list[bytes] = []
     size = 0
     while data := await answer.chunk():
@@ -244,14 +293,23 @@ async def _answer(ex: Exchange, answer: UpstreamAnswer, message_id: bytes) -> by
     return b"".join(parts)
 
 
-async def _on_stream(answer: UpstreamAnswer, message_id: bytes, limit: int) -> bytes:
+async def _is_answer(state: State, text: bytes, message_id: bytes) -> bool:
+    try:
+        if len(text) > LARGE_BYTES:
+            return await trio.to_thread.run_sync(_answers, text, message_id, limiter=state.aside)
+        return _answers(text, message_id)
+    except FrameError:
+        return False
+
+
+async def _on_stream(state: State, answer: UpstreamAnswer, message_id: bytes, limit: int) -> bytes:
     parser = EventParser(limit)
     size = 0
     try:
         while data := await answer.chunk():
             size += len(data)
             for each in parser.feed(data):
-                if each.data and _answers(each.data, message_id):
+                if each.data and await _is_answer(state, each.data, message_id):
                     return each.data
             if size > 2 * limit:
                 break
@@ -263,8 +321,6 @@ async def _on_stream(answer: UpstreamAnswer, message_id: bytes, limit: int) -> b
 
 
 def _answers(text: bytes, message_id: bytes) -> bool:
-    try:
-        frame = scan(text, MAX_DEPTH, of_server=True)
-    except FrameError:
-        return False
+    """Whether it is the response. Raises FrameError."""
+    frame = scan(text, MAX_DEPTH, of_server=True)
     return frame.kind == "response" and frame.id == message_id

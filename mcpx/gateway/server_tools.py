@@ -21,11 +21,13 @@ from mcpx.config.model import InspectionConfig
 from mcpx.core.definition_diff import printable
 from mcpx.core.definitions import Shadows
 from mcpx.core.integrity import (
+    MAX_NAME_CHARS,
     NOTHING_PINNED,
     REFUSED,
     RETRY_S,
     Baseline,
     Change,
+    Entry,
     Finding,
     Mode,
     Report,
@@ -34,7 +36,7 @@ from mcpx.core.integrity import (
 from mcpx.core.listing import Listing
 from mcpx.gateway.exchange import Exchange
 from mcpx.services.audit import AuditLog, AuditRecord
-from mcpx.services.log import event
+from mcpx.services.log import Sparingly, event
 from mcpx.services.metrics import Metrics
 from mcpx.store.pins import PinStore
 
@@ -42,16 +44,37 @@ __all__ = ["Observed", "ServerTools", "Watcher", "mode_of"]
 
 log = logging.getLogger("mcpx.tools")
 
-#: Findings of one list that the log tells one by one, and that the audit does. A server
-#: can list thousands of tools, and change them all, each time that it is asked.
+#: Findings of a server within ``_SPELL_S`` that the log tells one by one, and that the audit
+#: does. A server can list thousands of tools, and change them all, each time it is asked.
 _TOLD: Final = 20
 _RECORDED: Final = 500
+_SPELL_S: Final = 60.0
+_SHOWN_CHARS: Final = 128
+_untold: Final = Sparingly(_SPELL_S)
 _NO_TOOLS: Final[Mapping[str, str]] = {}
 
 
 def mode_of(config: InspectionConfig) -> Mode:
     """What is done about tools that are not as they were pinned."""
     return Mode(config.tool_integrity or "off")
+
+
+class _Spell:
+    """How many findings of a server there were since ``began``."""
+
+    __slots__ = ("began", "told")
+
+    def __init__(self) -> None:
+        self.began = 0.0
+        self.told = 0
+
+    def number(self, now: float) -> int:
+        """The number of a finding that there is now, from 0."""
+        if not 0 <= now - self.began < _SPELL_S:
+            self.began = now
+            self.told = 0
+        self.told += 1
+        return self.told - 1
 
 
 class ServerTools:
@@ -61,11 +84,12 @@ class ServerTools:
     last definition says so.
     """
 
-    __slots__ = ("integrity", "read_only")
+    __slots__ = ("integrity", "read_only", "spell")
 
     def __init__(self, integrity: ToolIntegrity | None) -> None:
         self.integrity = integrity
         self.read_only: set[str] = set()
+        self.spell = _Spell()
 
     def learn(self, listed: Mapping[str, bool]) -> None:
         """A list of tools, and whether each only reads."""
@@ -87,14 +111,18 @@ class Observed:
 
     ``cursor`` is what the page was asked for with. ``generation`` is the one in which it
     was asked for, ``None`` if nobody knows, as of a list that is replayed on a stream:
-    such a list may add refusals, and takes none back.
+    such a list may add refusals, and takes none back. ``asked_at`` is when it was asked
+    for by the watcher's clock, ``None`` to take the moment at which it is looked at.
     """
 
-    __slots__ = ("cursor", "generation")
+    __slots__ = ("asked_at", "cursor", "generation")
 
-    def __init__(self, cursor: str | None, generation: int | None) -> None:
+    def __init__(
+        self, cursor: str | None, generation: int | None, asked_at: float | None = None
+    ) -> None:
         self.cursor = cursor
         self.generation = generation
+        self.asked_at = asked_at
 
 
 class Watcher:
@@ -199,65 +227,80 @@ class Watcher:
         if integrity is None or not listing.has_tools:
             return _NO_TOOLS
         entries = listing.tools()
-        if not trio.lowlevel.in_trio_run():
-            integrity.read_ahead(entries)
-            return trio.from_thread.run_sync(
-                self._observe, ex, integrity, entries, listing.next_cursor, observed
-            )
-        return self._observe(ex, integrity, entries, listing.next_cursor, observed)
+        if trio.lowlevel.in_trio_run():
+            return self._observe(ex, tools, integrity, entries, None, listing, observed)
+        read = integrity.read_ahead(entries)
+        return trio.from_thread.run_sync(
+            self._observe, ex, tools, integrity, entries, read, listing, observed
+        )
 
     def _observe(
         self,
         ex: Exchange,
+        tools: ServerTools,
         integrity: ToolIntegrity,
         entries: list[tuple[str, bytes]],
-        next_cursor: str | None,
+        read: list[Entry] | None,
+        listing: Listing,
         observed: Observed,
     ) -> Mapping[str, str]:
+        now = self.clock()
+        # Not so where a reload has come in between: there it still refuses for this reader, and
+        # nothing of it is kept.
+        current = self.servers.get(integrity.server) is tools and tools.integrity is integrity
+        generation = observed.generation if current else None
         report = integrity.observe(
             entries,
-            self.clock(),
+            now if observed.asked_at is None else observed.asked_at,
             cursor=observed.cursor,
-            next_cursor=next_cursor,
+            # Some servers end their lists with an empty cursor.
+            next_cursor=listing.next_cursor or None,
             # A generation that never was makes it a late one.
-            generation=observed.generation if observed.generation is not None else -1,
+            generation=generation if generation is not None else -1,
+            read=read,
         )
+        if not current:
+            return report.refused
         if self.store is not None:
             self.store.put(integrity.server, report)
         if report.news:
-            self._tell(ex, integrity, report)
+            self._tell(ex, tools.spell, report, now)
         return report.refused
 
-    def _tell(self, ex: Exchange, integrity: ToolIntegrity, report: Report) -> None:
+    def _tell(self, ex: Exchange, spell: _Spell, report: Report, now: float) -> None:
         """Findings go to the log, the audit and the metrics, each once."""
-        for number, finding in enumerate(report.news):
+        untold = 0
+        for finding in report.news:
             self._metrics.tool_finding(finding.server, finding.change.value)
             if finding.change is Change.CHANGED:
                 self._changed(finding.server, finding.tool)
             refused = finding.tool in report.refused
+            number = spell.number(now)
             if number < _RECORDED:
-                self._record(ex, finding, refused=refused)
+                self._record(ex, finding, now, refused=refused)
             if number < _TOLD:
                 event(log, logging.WARNING, "a tool is not as it was pinned",
-                      server=finding.server, tool=printable(finding.tool)[:128],
+                      server=finding.server, tool=printable(finding.tool[:_SHOWN_CHARS]),
                       change=finding.change.value, reason=finding.reason,
                       **({"rival": finding.rival} if finding.rival else {}),
                       refused=refused)  # fmt: skip
-        if len(report.news) > _TOLD:
+            else:
+                untold += 1
+        if untold and _untold.turn(report.news[0].server, trio.current_time()) is not None:
             event(log, logging.WARNING, "more tools are not as they were pinned",
-                  server=integrity.server, more=len(report.news) - _TOLD)  # fmt: skip
+                  server=report.news[0].server, more=untold)  # fmt: skip
 
-    def _record(self, ex: Exchange, finding: Finding, *, refused: bool) -> None:
+    def _record(self, ex: Exchange, finding: Finding, now: float, *, refused: bool) -> None:
         audit = self._audit()
         if audit is None:
             return
         rival = f" ({finding.rival})" if finding.rival else ""
         audit.put(
             AuditRecord(
-                time=self.clock(),
+                time=now,
                 server=finding.server,
                 method="tools/list",
-                tool=finding.tool,
+                tool=finding.tool[:MAX_NAME_CHARS],
                 client=ex.principal.name,
                 client_ip=ex.client_ip,
                 request_id=ex.request_id.decode("ascii"),

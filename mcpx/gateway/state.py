@@ -35,6 +35,7 @@ from mcpx.protocol.http1 import ResponseParser
 from mcpx.services.audit import AuditLog
 from mcpx.services.errand import Errands
 from mcpx.services.metrics import Metrics
+from mcpx.services.tracing import Tracer
 from mcpx.transport.upstream import UpstreamPool
 
 __all__ = ["LARGE_BYTES", "Prepared", "State"]
@@ -51,7 +52,7 @@ LARGE_BYTES: Final = 64 * 1024
 class Prepared:
     """The parts of a new state that had to be built before it could be put in place."""
 
-    __slots__ = ("audit", "baselines", "pools", "snapshot", "trust")
+    __slots__ = ("audit", "baselines", "pools", "snapshot", "tracer", "trust")
 
     def __init__(
         self,
@@ -63,6 +64,7 @@ class Prepared:
         self.snapshot = snapshot
         self.pools = pools
         self.audit = audit
+        self.tracer: Tracer | None = None
         self.trust = trust
         #: The pins as they stand in their file; ``None`` if that was not read.
         self.baselines: Mapping[str, Baseline] | None = None
@@ -86,6 +88,8 @@ class State:
         #: Streams without an end of their own; ``app`` cancels them when the gateway stops.
         self.open_streams: set[trio.CancelScope] = set()
         self.stopping = False
+        #: Set by ``app``; ``None`` where nothing is traced.
+        self.tracer: Tracer | None = None
         #: Results that are kept, and the calls that others wait for.
         self.cache: ResponseCache | None = None
         self.flight: SingleFlight[tuple[bytes, int], Storable] = SingleFlight(

@@ -344,15 +344,18 @@ class ClientCredentials:
         grant = self._grant
         try:
             answer = await self._post(grant.token_url, grant.form(), headers=grant.headers())
-            token, life_s = _granted(answer, place(grant.token_url))
+            text, life_s = _granted(answer, place(grant.token_url))
+            # Its life began before the answer was here.
+            token = _Token(b"Bearer " + text, began, life_s)
+            if self._clock() >= token.expires_at:
+                raise OutboundError(f"{place(grant.token_url)} gave a token that is over already")
         except OutboundError as exc:
             self._fault = str(exc)
             self._pauses.failed(self._clock())
             event(log, logging.WARNING, "no token for a server", reason=str(exc))
             return
         self._pauses.succeeded()
-        # Its life began before the answer was here.
-        self._token = _Token(b"Bearer " + token, began, life_s)
+        self._token = token
         event(log, logging.DEBUG, "token got", server=place(grant.token_url), life_s=life_s)
 
 

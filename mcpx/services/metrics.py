@@ -186,6 +186,8 @@ class Metrics:
         self._rate_limit_hits = 0
         self._overloads = 0
         self._audit_lost = 0
+        self._spans_exported = 0
+        self._spans_dropped = 0
         self._reloads = {"ok": 0, "failed": 0}
         self._page: Recent[bytes] = Recent(RENDER_TTL_S)
         self._thread = trio.CapacityLimiter(1)
@@ -323,6 +325,14 @@ class Metrics:
         """So many records of the audit are lost."""
         self._audit_lost += count
 
+    def spans_exported(self, count: int, /) -> None:
+        """So many spans more have been exported."""
+        self._spans_exported += count
+
+    def spans_dropped(self, count: int, /) -> None:
+        """So many spans more are lost."""
+        self._spans_dropped += count
+
     def count_connections(self, connections: Callable[[], int], /) -> None:
         """Whom to ask for the number of client connections."""
         self._connections = connections
@@ -366,6 +376,8 @@ class Metrics:
             ("mcpx_rate_limit_hits", "Requests refused by a rate limit.", self._rate_limit_hits),
             ("mcpx_overload", "Requests refused because there was no room.", self._overloads),
             ("mcpx_audit_lost", "Audit records that were not written.", self._audit_lost),
+            ("mcpx_spans_exported", "Spans that the exporter took.", self._spans_exported),
+            ("mcpx_spans_dropped", "Spans that were lost.", self._spans_dropped),
             ("mcpx_breaker_trips", "How often a breaker has opened.",
              sum(trips for _, trips in breakers.values())),
             ("mcpx_cache_evictions", "Results that had to go for others.", evictions),

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 import trio
 
-from mcpx.core.integrity import Baseline, Report
+from mcpx.core.integrity import NOTHING_PINNED, Baseline, Report
 from mcpx.errors import ConfigError
 from mcpx.store.pin_file import Change, PinFile
 
@@ -127,7 +127,28 @@ class PinStore:
         if not await self._write():
             raise ConfigError([f"{self._file.path}: what was seen can't be written to it now"])
         async with self._turn:
-            return await trio.to_thread.run_sync(self._file.load, limiter=self._thread)
+            loaded = await trio.to_thread.run_sync(self._file.load, limiter=self._thread)
+            # Tools may have been seen while it was read: they are as good as written.
+            self._add_waiting(loaded)
+            return loaded
+
+    def _add_waiting(self, loaded: dict[str, Baseline]) -> None:
+        for server in {server for server, _ in self._waiting} | self._established.keys():
+            found = loaded.get(server, NOTHING_PINNED)
+            pins, since, pending = dict(found.pins), dict(found.since), dict(found.pending)
+            for (owner, tool), change in self._waiting.items():
+                if owner != server:
+                    continue
+                if change.pinned is not None and not (tool in pins and pins[tool].digest):
+                    pins[tool] = change.pinned
+                    since.setdefault(tool, change.at)
+                    pending.pop(tool, None)
+                if change.pending is not None:
+                    pending[tool] = change.pending.digest
+                elif change.settled:
+                    pending.pop(tool, None)
+            established = found.established or server in self._established
+            loaded[server] = Baseline(pins, since, established, pending)
 
     async def _write(self) -> bool:
         """Write what waits; ``False``, with all of it waiting again, if that failed."""

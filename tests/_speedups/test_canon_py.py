@@ -1,9 +1,14 @@
-"""The canonical text: one for each value, another for every other value."""
+"""The canonical text: one for each value, another for every other value.
+
+Every test here runs on the specification and on its compiled twin, where that was built.
+"""
 
 import hashlib
 import json
+import os
 import time
 from fractions import Fraction
+from importlib import import_module
 
 import pytest
 import rfc8785
@@ -15,7 +20,17 @@ from mcpx._speedups import canon_py
 from mcpx.errors import FrameError
 
 
-@pytest.fixture(params=[canon_py], ids=["python"], scope="module")
+def twins():
+    found = [pytest.param(canon_py, id="python")]
+    try:
+        found.append(pytest.param(import_module("mcpx._speedups.canon_c"), id="cython"))
+    except ImportError:
+        if os.environ.get("MCPX_REQUIRE_EXTENSIONS") == "1":
+            raise
+    return found
+
+
+@pytest.fixture(params=twins(), scope="module")
 def canon(request):
     return request.param
 

@@ -1,6 +1,13 @@
-"""The strict scan: what it understands, what it refuses, and that nothing slips between."""
+"""The strict scan: what it understands, what it refuses, and that nothing slips between.
+
+Every test here runs on the specification and on its compiled twin, where that was built.
+"""
 
 import json
+import os
+import unicodedata
+from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +17,17 @@ from mcpx._speedups import frames_py
 from mcpx.errors import INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR, FrameError
 
 
-@pytest.fixture(params=[frames_py], ids=["python"])
+def twins():
+    found = [pytest.param(frames_py, id="python")]
+    try:
+        found.append(pytest.param(import_module("mcpx._speedups.frames_c"), id="cython"))
+    except ImportError:
+        if os.environ.get("MCPX_REQUIRE_EXTENSIONS") == "1":
+            raise
+    return found
+
+
+@pytest.fixture(scope="module", params=twins())
 def frames(request):
     return request.param
 
@@ -293,6 +310,49 @@ def test_an_unfinished_message_says_that_it_ends_too_early(frames):
         assert refusal(frames, CALL[:end]).rpc_code == PARSE_ERROR
 
 
+def marks(count):
+    """Marks in the order that Unicode's normal forms take the most steps to mend."""
+    return "\u0300" * count + "\u0316" * count
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"jsonrpc":"2.0","id":1,"method":"x","%s":1}',
+        '{"jsonrpc":"2.0","id":1,"method":"x","params":{"%s":1}}',
+        '{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"%s":1}}}',
+    ],
+)
+def test_a_long_key_is_not_folded(frames, body, monkeypatch):
+    # To fold it takes the square of its length: hours for what a client may send.
+    folded = []
+
+    def normalize(form, text):
+        folded.append(len(text))
+        return unicodedata.normalize(form, text)
+
+    monkeypatch.setattr(frames_py, "unicodedata", SimpleNamespace(normalize=normalize))
+    assert frames.scan((body % marks(5_000)).encode()).method == "x"
+    assert folded == []
+    assert frames.scan((body % marks(20)).encode()).method == "x"
+    assert set(folded) == {40}
+
+
+def test_a_look_alike_before_a_null_is_seen_however_long_the_rest_is(frames):
+    body = f'{{"jsonrpc":"2.0","id":1,"method":"x","Method\\u0000{marks(5_000)}":1}}'
+    assert "taken for" in refusal(frames, body.encode()).message
+
+
+def test_no_letters_fold_to_a_known_key_that_is_shorter_than_they_are():
+    # What the bound above rests on: a letter folds to one letter at least, and what is
+    # composed of several folds to nothing that is ASCII alone.
+    for code in range(0x110000):
+        letter = chr(code)
+        assert unicodedata.normalize("NFKD", letter)
+        if len(unicodedata.normalize("NFD", letter)) > 1:
+            assert not unicodedata.normalize("NFKC", letter).casefold().isascii()
+
+
 json_values = st.recursive(
     st.none()
     | st.booleans()
@@ -313,7 +373,7 @@ def utf8(value):
 
 @given(arguments=st.dictionaries(st.text(), json_values, max_size=5), ascii_only=st.booleans())
 @settings(max_examples=300)
-def test_any_arguments_come_through_byte_for_byte(arguments, ascii_only):
+def test_any_arguments_come_through_byte_for_byte(frames, arguments, ascii_only):
     raw = json.dumps(arguments, ensure_ascii=ascii_only).encode(errors="surrogatepass")
     body = (
         b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t","arguments":'
@@ -321,14 +381,12 @@ def test_any_arguments_come_through_byte_for_byte(arguments, ascii_only):
         + b"}}"
     )
     try:
-        frame = frames_py.scan(body)
+        frame = frames.scan(body)
     except FrameError as exc:
         assert utf8(arguments) is None, exc
     else:
         assert cut(body, frame.arguments) == raw
-        found = {
-            k: json.loads(body[s:e]) for k, s, e in frames_py.members(body, frame.arguments[0])
-        }
+        found = {k: json.loads(body[s:e]) for k, s, e in frames.members(body, frame.arguments[0])}
         assert found == json.loads(raw)
 
 
@@ -344,7 +402,7 @@ def constant(name):
 
 
 @given(
-    st.lists(
+    text=st.lists(
         st.sampled_from(
             [b"{", b"}", b"[", b"]", b",", b":", b'"', b'"a"', b'"b"', b"1", b"-0", b"1e5", b" ",
              b"null", b"NaN", b"\\", b"\\u0061", b"\x00", b"\xff", b"\xc3\xa9", b"\n"]
@@ -353,7 +411,7 @@ def constant(name):
     ).map(b"".join)
 )  # fmt: skip
 @settings(max_examples=1500)
-def test_the_grammar_agrees_with_an_independent_parser(text):
+def test_the_grammar_agrees_with_an_independent_parser(frames, text):
     body = b'{"jsonrpc":"2.0","id":1,"method":"x","v":' + text + b"}"
     try:
         oracle = json.loads(body.decode(), object_pairs_hook=no_duplicates, parse_constant=constant)
@@ -362,7 +420,7 @@ def test_the_grammar_agrees_with_an_independent_parser(text):
     except (ValueError, UnicodeError):
         accepted = False
     try:
-        frames_py.scan(body)
+        frames.scan(body)
     except FrameError as exc:
         # An accepted text may still be no message: an extra member can break the envelope.
         assert not accepted or exc.rpc_code != PARSE_ERROR, text
@@ -370,22 +428,22 @@ def test_the_grammar_agrees_with_an_independent_parser(text):
         assert accepted, text
 
 
-@given(st.binary(max_size=60))
+@given(body=st.binary(max_size=60))
 @settings(max_examples=500)
-def test_no_bytes_make_it_raise_anything_else(body):
+def test_no_bytes_make_it_raise_anything_else(frames, body):
     try:
-        frames_py.scan(body)
+        frames.scan(body)
     except FrameError:
         pass
 
 
 @given(value=json_values)
-def test_elements_and_members_find_what_json_finds(value):
+def test_elements_and_members_find_what_json_finds(frames, value):
     raw = utf8({"jsonrpc": "2.0", "id": 1, "result": {"list": [value, value], "x": value}})
     if raw is None:
         return
-    frame = frames_py.scan(raw, 100)
-    found = {k: (s, e) for k, s, e in frames_py.members(raw, frame.result[0])}
+    frame = frames.scan(raw, 100)
+    found = {k: (s, e) for k, s, e in frames.members(raw, frame.result[0])}
     assert json.loads(cut(raw, found["x"])) == json.loads(utf8(value))
-    spans = frames_py.elements(raw, found["list"][0])
+    spans = frames.elements(raw, found["list"][0])
     assert [json.loads(cut(raw, span)) for span in spans] == [json.loads(utf8(value))] * 2

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from support.processes import ServerProcess, clean_environment, free_port
 
 import mcpx
-from mcpx import app
+from mcpx import _speedups, app
 from mcpx.cli.main import cli, go_flags
 
 GOOD = "listen: 127.0.0.1:0\nservers:\n  - {name: demo, url: 'http://127.0.0.1:9/mcp'}\n"
@@ -33,7 +33,8 @@ def invoke(*arguments):
 @pytest.mark.parametrize("flag", ["-version", "--version", "-v", "--v", "-version=true"])
 def test_the_version_is_told(ran, flag):
     result = invoke(flag)
-    assert (result.exit_code, result.output) == (0, f"mcpx v{mcpx.__version__}\n")
+    assert (result.exit_code, result.stdout) == (0, f"mcpx v{mcpx.__version__}\n")
+    assert result.stderr == f"{_speedups.described()}\n"
     assert ran == []
 
 

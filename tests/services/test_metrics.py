@@ -116,7 +116,7 @@ async def test_the_page_is_read_by_another_parser_and_has_every_family():
         "mcpx_tool_calls", "mcpx_policy_decisions", "mcpx_results", "mcpx_upstream_errors",
         "mcpx_reloads", "mcpx_request_duration_seconds", "mcpx_breaker_trips",
         "mcpx_cache_entries", "mcpx_cache_evictions", "mcpx_cache_lookups",
-        "mcpx_pin_write_failures", "mcpx_tool_findings",
+        "mcpx_pin_write_failures", "mcpx_tool_findings", "mcpx_spans_dropped", "mcpx_spans_exported",
     }  # fmt: skip
 
 

@@ -169,3 +169,37 @@ async def test_a_mutation_across_a_restart_is_refused_until_it_is_approved(tmp_p
     assert state.decide_call("a", 4.0) is None
     with trio.move_on_after(0):
         await store.run()
+
+
+async def test_what_is_seen_while_the_file_is_read_is_not_forgotten_by_a_reload(tmp_path, nursery):
+    file = PinFile(str(tmp_path))
+    store = PinStore(file, clock=lambda: 7.0)
+    store.put("s", pinned(a="one", b="two"))
+    store.put("s", Report(pending={"b": definition("three")}, established=True))
+    await store._write()
+    load = file.load
+
+    def slowly():
+        found = load()
+        trio.from_thread.run_sync(store.put, "s", pinned(a="late", c="new"))
+        trio.from_thread.run_sync(store.put, "s", Report(settled=("b",)))
+        trio.from_thread.run_sync(store.put, "t", Report(pending={"d": definition("other")}))
+        trio.from_thread.run_sync(store.put, "u", Report(established=True))
+        return found
+
+    file.load = slowly
+    loaded = await store.reload()
+    assert loaded["s"].pins == {"a": definition("one"), "b": definition("two"),
+                                "c": definition("new")}  # fmt: skip
+    assert loaded["s"].since["c"] == 7.0
+    assert loaded["s"].pending == {}
+    assert loaded["t"].pending == {"d": definition("other").digest}
+    assert not loaded["t"].established
+    assert loaded["u"].established
+    # The same, once it is written.
+    del file.load
+    again = await store.reload()
+    assert {name: each.pins for name, each in again.items()} == {
+        name: each.pins for name, each in loaded.items()}  # fmt: skip
+    assert again["s"].pending == {}
+    store.close()
