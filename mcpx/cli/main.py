@@ -1,4 +1,4 @@
-"""The command ``mcpx``: run a gateway, or check its configuration.
+"""The command ``mcpx``: run a gateway, check its configuration, or see to its pins.
 
 What it is: the command line and what a person sees at start. Flags may be written with
 one dash or two, and with ``=``, as programs of the Go family take them. What it must
@@ -18,6 +18,7 @@ from typing import Final
 import click
 
 from mcpx import __version__
+from mcpx.cli.pins_command import pins
 from mcpx.config.durations import parse_duration
 from mcpx.errors import ConfigError
 
@@ -25,9 +26,11 @@ __all__ = ["go_flags", "main"]
 
 log = logging.getLogger("mcpx")
 
-_GO_FLAG: Final = re.compile(r"--?(c|config|watch|watch-interval|version|v|help|h)(?:=(.*))?\Z")
+_GO_FLAG: Final = re.compile(
+    r"--?(c|config|watch|watch-interval|version|v|help|h|data-dir|json|digest|all|yes)(?:=(.*))?\Z"
+)
 _LONG: Final = {"c": "config", "v": "version", "h": "help"}
-_SWITCHES: Final = frozenset({"watch", "version", "help"})
+_SWITCHES: Final = frozenset({"watch", "version", "help", "json", "all", "yes"})
 _TRUE: Final = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _FALSE: Final = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 
@@ -36,7 +39,8 @@ def go_flags(arguments: list[str]) -> list[str]:
     """``arguments`` with every known flag in its two-dash form."""
     written: list[str] = []
     for argument in arguments:
-        flag = _GO_FLAG.match(argument)
+        # What follows two dashes is a name, whatever it looks like.
+        flag = None if "--" in written else _GO_FLAG.match(argument)
         if flag is None:
             written.append(argument)
             continue
@@ -87,7 +91,15 @@ class _Duration(click.ParamType[float]):
     metavar="TIME",
     help="How often to look at it.",
 )
-@click.version_option(__version__, "--version", "-v", message="mcpx v%(version)s")
+@click.option(
+    "--version",
+    "-v",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda ctx, _, wanted: _version(ctx) if wanted else None,
+    help="Show the version and which twins run, and leave.",
+)
 @click.pass_context
 def cli(ctx: click.Context, path: str, watch: bool, watch_interval: float) -> None:  # noqa: FBT001 - click passes flags so
     """Run a gateway for MCP servers.
@@ -124,6 +136,18 @@ def check(ctx: click.Context, path: str | None) -> None:
     except ConfigError as exc:
         _fail(path, exc)
     click.echo(describe(snapshot))
+
+
+cli.add_command(pins)
+
+
+def _version(ctx: click.Context) -> None:
+    # Programs read the one line on standard output; the rest is for people.
+    from mcpx._speedups import described
+
+    click.echo(f"mcpx v{__version__}")
+    click.echo(described(), err=True)
+    ctx.exit()
 
 
 def _fail(path: str, exc: ConfigError) -> None:
