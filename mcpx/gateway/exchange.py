@@ -61,6 +61,7 @@ class Exchange:
         "snapshot",
         "started_s",
         "status",
+        "tool",
         "trace",
         "upstream_path",
     )
@@ -96,6 +97,8 @@ class Exchange:
         #: What the request is about: a tool, a prompt, a resource.
         self.kind: Kind | None = None
         self.name: str | None = None
+        #: The tool that is called, if one is.
+        self.tool: str | None = None
         #: The session id that the upstream knows.
         self.session: bytes | None = None
         self.upstream_path: bytes | None = None
@@ -111,11 +114,6 @@ class Exchange:
         self.rule = ""
         self.status = 0
         self.outcome = "error"
-
-    @property
-    def tool(self) -> str | None:
-        """The tool that is called, if one is."""
-        return self.name if self.kind is Kind.TOOL else None
 
     @property
     def id(self) -> bytes | None:

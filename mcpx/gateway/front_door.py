@@ -92,6 +92,8 @@ def _read_post(ex: Exchange) -> None:
     if target is not None:
         ex.kind = _KINDS[target]
         ex.name = frame.uri if target == "resource" else frame.name
+        if target == "tool":
+            ex.tool = ex.name
     _same_in_headers(ex)
 
 

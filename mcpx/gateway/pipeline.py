@@ -160,7 +160,8 @@ class Pipeline:
             trace.policy_ends()
         limit_tool(ex, self.state)
         open_session(ex, self.state)
-        await self._room(ex)
+        if self.state.audit is not None and self.state.audit.full:
+            await self._room(ex)
         client = ex.principal.name or ex.client_ip
         with self.state.shares.call(client, ex.snapshot.config.limits) as share:
             await check_tool(ex, self.state)

@@ -14,6 +14,7 @@ from typing import Final
 import trio
 
 from mcpx.core.integrity import Mode
+from mcpx.core.outcome import classify
 from mcpx.errors import GatewayError, Overloaded, RemoteProtocolError, UpstreamError
 from mcpx.gateway.breaking import Trial
 from mcpx.gateway.exchange import Exchange
@@ -53,6 +54,15 @@ async def relay(
         headers.append((b"x-mcpx-cache", b"miss"))
         if head.status != 200:
             ex.caching.declines()
+    first = answer.arrived()
+    if answer.complete and _is_ordinary(ex, content_type):
+        first += answer.arrived()
+        outcome = classify(first, head.status)
+        if outcome is not None:
+            # Most answers: small, whole, and with nothing in them that has to be looked at.
+            ex.outcome = outcome
+            await ex.reply.answer(head.status, headers, first)
+            return
     inspection = _inspection(ex, state, head.status)
     try:
         if is_event_stream(content_type):
@@ -61,11 +71,11 @@ async def relay(
                 ex.trace.stream_begins()
             answer.streams()
             trial.streams()
-            await _events(ex, state, answer, headers, inspection)
+            await _events(ex, state, answer, headers, inspection, first)
         elif inspection.filters:
-            await _filtered(ex, state, answer, headers, inspection)
+            await _filtered(ex, state, answer, headers, inspection, first)
         else:
-            await _plain(ex, answer, headers, inspection)
+            await _plain(ex, answer, headers, inspection, first)
     finally:
         inspection.learn()
         if inspection.outcome is not None:
@@ -109,6 +119,16 @@ def _judged_head(ex: Exchange, state: State, answer: UpstreamAnswer) -> tuple[by
     return content_type, headers
 
 
+def _is_ordinary(ex: Exchange, content_type: bytes) -> bool:
+    """Whether nothing but the outcome has to be found out of the answer."""
+    return (
+        ex.caching is None
+        and ex.method not in LISTS
+        and not _replays(ex)
+        and not is_event_stream(content_type)
+    )
+
+
 def _inspection(ex: Exchange, state: State, status: int) -> Inspection:
     config, policy = ex.snapshot.config, ex.policy
     hides = policy is not None and policy.restricts_lists and config.inspection.filter_tools_list
@@ -134,10 +154,9 @@ def _replays(ex: Exchange) -> bool:
 
 
 async def _plain(
-    ex: Exchange, answer: UpstreamAnswer, headers: Headers, inspection: Inspection
+    ex: Exchange, answer: UpstreamAnswer, headers: Headers, inspection: Inspection, data: bytes
 ) -> None:
     reply, status = ex.reply, answer.head.status
-    data = answer.arrived()
     if not data and not answer.complete:
         data = await answer.chunk()
     if answer.complete:
@@ -189,18 +208,25 @@ async def _next(ex: Exchange, answer: UpstreamAnswer) -> bytes:
 
 
 async def _filtered(
-    ex: Exchange, state: State, answer: UpstreamAnswer, headers: Headers, inspection: Inspection
+    ex: Exchange,
+    state: State,
+    answer: UpstreamAnswer,
+    headers: Headers,
+    inspection: Inspection,
+    first: bytes,
 ) -> None:
     limit = ex.snapshot.config.limits.max_listing_bytes
     parts: list[bytes] = []
     size = 0
-    while data := await answer.chunk():
+    data = first or await answer.chunk()
+    while data:
         parts.append(data)
         size += len(data)
         if size > limit:
             raise UpstreamError(
                 "the server's list is too large to be filtered", reason=f"list over {limit} bytes"
             )
+        data = await answer.chunk()
     body = await _read(state, inspection, inspection.message, b"".join(parts))
     inspection.ends()
     await ex.reply.answer(answer.head.status, headers, body)
@@ -216,10 +242,14 @@ async def _read(
 
 
 async def _events(
-    ex: Exchange, state: State, answer: UpstreamAnswer, headers: Headers, inspection: Inspection
+    ex: Exchange,
+    state: State,
+    answer: UpstreamAnswer,
+    headers: Headers,
+    inspection: Inspection,
+    data: bytes,
 ) -> None:
     reply, status = ex.reply, answer.head.status
-    data = answer.arrived()
     if answer.complete:
         # The whole stream came at once, as many servers answer quick calls.
         data += answer.arrived()

@@ -4,8 +4,6 @@ import re
 
 import pytest
 
-from mcpx.core.policy import Kind
-
 
 @pytest.mark.parametrize("given", [b"abc", b"A-1_2.3:4/5+6=@", b"x" * 128])
 def test_a_harmless_request_id_is_kept(exchange, given):
@@ -39,14 +37,6 @@ def test_nothing_is_allowed_before_it_was_judged(exchange):
     assert (ex.allowed, ex.status, ex.outcome) == (False, 0, "error")
     assert (ex.tool, ex.id, ex.route, ex.policy) == (None, None, None, None)
     assert not ex.principal.authenticated
-
-
-def test_only_a_tool_is_called_a_tool(exchange):
-    ex = exchange()
-    ex.name = "x"
-    for kind in Kind:
-        ex.kind = kind
-        assert ex.tool == ("x" if kind is Kind.TOOL else None)
 
 
 def test_every_answer_carries_the_request_id_and_what_browsers_need(exchange):

@@ -31,6 +31,18 @@ def test_what_a_message_is_about_is_found(exchange, method, params, kind, name):
     assert (ex.method, ex.kind, ex.name, ex.id) == (method, kind, name, b'"7"')
 
 
+def test_only_a_tool_is_called_a_tool(exchange):
+    for method, params, tool in (
+        ("tools/call", {"name": "echo"}, "echo"),
+        ("prompts/get", {"name": "echo"}, None),
+        ("resources/read", {"uri": "echo"}, None),
+        ("tools/list", {}, None),
+    ):
+        ex = exchange(message(method, params))
+        read_message(ex)
+        assert ex.tool == tool
+
+
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"jsonrpc":"1.0","method":"ping","id":1}'])
 def test_what_is_no_message_is_refused(exchange, text):
     with pytest.raises(BadRequest) as refused:

@@ -34,4 +34,7 @@ def test_the_context_is_read_from_the_messages_own_meta(meta, found):
 
 
 def test_what_has_no_message_has_no_context():
-    assert trace_of_message(SimpleNamespace(frame=None, request=None)) == (None, None)
+    assert trace_of_message(SimpleNamespace(frame=None, request=SimpleNamespace(body=b""))) == (
+        None,
+        None,
+    )

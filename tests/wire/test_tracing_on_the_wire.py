@@ -50,6 +50,9 @@ async def test_a_request_becomes_three_spans_and_the_server_is_told_its_parent(t
             await gateway.post(b"{", path="/mcp/none")
             (seven,) = (await spans(collector, 7))[6:]
             assert attributes(seven.attributes)["mcpx.decision"] == "deny"
+            with trio.fail_after(10):
+                while gateway.app.state.tracer.exported < 7:
+                    await trio.sleep(0.02)
             assert "mcpx_spans_exported_total 7.0" in await gateway.metrics()
             assert await gateway.reload(off)
             await gateway.post(call("echo"))
