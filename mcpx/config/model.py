@@ -202,6 +202,8 @@ class ServerAuth(Section, frozen=True):
     """For client_credentials: the same for authorization servers that read `audience` instead."""
     parameters: dict[str, str] = field(default_factory=dict)
     """For client_credentials: further fields of the form."""
+    ca: str | None = None
+    """For client_credentials: a PEM file of authorities to trust for `token_url` instead of the system's."""
 
 
 class ServerConfig(Section, frozen=True):

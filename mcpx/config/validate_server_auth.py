@@ -45,7 +45,7 @@ _READ_BY: Final = {
     **dict.fromkeys(
         (
             "token_url", "client_id", "client_secret", "client_auth", "scopes", "resource",
-            "audience", "parameters",
+            "audience", "parameters", "ca",
         ),
         "client_credentials",
     ),
@@ -214,6 +214,8 @@ def _file(server: ServerConfig, name: str, path: Path) -> Iterator[Fault]:
 def _grant(server: ServerConfig, path: Path) -> Iterator[Fault]:
     """What is sent to the authorization server."""
     auth = server.auth
+    if auth.ca is not None:
+        yield from form_faults((*path, "ca"), forms.check_file, auth.ca, server)
     if auth.token_url is not None:
         yield from form_faults((*path, "token_url"), forms.parse_secure_url, auth.token_url, server)
     if auth.client_id is not None:

@@ -41,12 +41,15 @@ class Trust:
     that are shown something.
     """
 
-    __slots__ = ("_grants", "_key_settings", "credentials", "tokens")
+    __slots__ = ("_grants", "_key_settings", "_outbounds", "credentials", "tokens")
 
     def __init__(self) -> None:
         self.tokens: TokenCheck | None = None
         self.credentials: dict[str, Credential] = {}
-        self._grants: dict[str, Grant] = {}
+        #: What tokens are asked for with, and whom to trust with it.
+        self._grants: dict[str, tuple[Grant, str | None]] = {}
+        #: One for each set of authorities: loading those takes tens of milliseconds.
+        self._outbounds: dict[str | None, Outbound] = {}
         self._key_settings: tuple[object, ...] = ()
 
     @classmethod
@@ -58,13 +61,9 @@ class Trust:
         """
         made = cls()
         before = before if before is not None else made
-        outbound: Outbound | None = None
         for server in snapshot.config.servers:
-            auth = server.auth
-            if auth.type == "client_credentials":
-                outbound = outbound or _outbound(None)
             try:
-                made._add(server.name, auth, outbound, errands, before)
+                made._add(server.name, server.auth, errands, before)
             except ConfigError as error:
                 raise ConfigError(
                     [f"servers: {quote(server.name)}: auth: {text}" for text in error.problems]
@@ -77,7 +76,6 @@ class Trust:
         self,
         server: str,
         auth: ServerAuth,
-        outbound: Outbound | None,
         errands: Errands,
         before: Trust,
     ) -> None:
@@ -90,10 +88,16 @@ class Trust:
         elif auth.type == "api_key":
             self.credentials[server] = api_key(auth.header, _given(auth.key))
         elif auth.type == "client_credentials":
-            assert outbound is not None
-            grant = self._grants[server] = _grant(auth)
-            kept = before.credentials.get(server) if before._grants.get(server) == grant else None
-            self.credentials[server] = kept or ClientCredentials(grant, outbound.post, errands)
+            asks = (_grant(auth), auth.ca)
+            same = before._grants.get(server) == asks
+            self._grants[server] = asks
+            if same:
+                self.credentials[server] = before.credentials[server]
+                return
+            if auth.ca not in self._outbounds:
+                self._outbounds[auth.ca] = _outbound("ca", auth.ca)
+            post = self._outbounds[auth.ca].post
+            self.credentials[server] = ClientCredentials(asks[0], post, errands)
 
     def _check_tokens(self, snapshot: Snapshot, errands: Errands, before: Trust) -> None:
         # Loading the signatures' library takes a tenth of a second, for those who need it.
@@ -109,7 +113,11 @@ class Trust:
         else:
             keys = JwksKeys(
                 settings.jwks_uri,
-                _outbound(settings).fetch,
+                _outbound(
+                    "auth.oauth.ca",
+                    settings.ca,
+                    allow_private=settings.allow_private_addresses,
+                ).fetch,
                 errands,
                 issuer=settings.issuer,
                 max_age_s=settings.jwks_max_age,
@@ -122,22 +130,18 @@ class Trust:
 _TIMEOUT_S: Final = 5.0
 
 
-def _outbound(settings: OauthConfig | None) -> Outbound:
-    """What asks an authorization server, loaded and ready."""
+def _outbound(setting: str, ca: str | None, *, allow_private: bool = False) -> Outbound:
+    """What asks an authorization server, loaded and ready. ``setting`` is where ``ca`` stands."""
     tls = None
-    if settings is not None and settings.ca is not None:
+    if ca is not None:
         try:
-            tls = ssl.create_default_context(cafile=settings.ca)
+            tls = ssl.create_default_context(cafile=ca)
         except (OSError, ssl.SSLError) as exc:
             raise ConfigError(
-                [f"auth.oauth.ca: {settings.ca} holds no certificates that can be read: {exc}"]
+                [f"{setting}: {ca} holds no certificates that can be read: {exc}"]
             ) from exc
         tls.minimum_version = ssl.TLSVersion.TLSv1_2
-    made = Outbound(
-        timeout_s=_TIMEOUT_S,
-        allow_private=settings is not None and settings.allow_private_addresses,
-        tls=tls,
-    )
+    made = Outbound(timeout_s=_TIMEOUT_S, allow_private=allow_private, tls=tls)
     made.prepare()
     return made
 

@@ -1,6 +1,7 @@
 """What outlives a reload, and what of a configuration can't be used."""
 
 import pytest
+import trustme
 import yaml
 
 from mcpx.config.load import load_snapshot
@@ -89,3 +90,17 @@ def test_a_file_without_certificates_is_no_trust(tmp_path):
     path.write_text("nothing")
     with pytest.raises(ConfigError, match=r"auth\.oauth\.ca"):
         trust(auth={**OAUTH, "ca": str(path)})
+
+
+def test_a_token_server_may_have_an_authority_of_its_own(tmp_path):
+    path = tmp_path / "ca.pem"
+    path.write_text("nothing")
+    with pytest.raises(ConfigError, match=r'servers: "a": auth: ca: .*ca\.pem'):
+        trust(a={**GRANT, "ca": str(path)})
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(path))
+    made = trust(a={**GRANT, "ca": str(path)})
+    assert (
+        trust(before=made, a={**GRANT, "ca": str(path)}).credentials["a"] is made.credentials["a"]
+    )
+    assert trust(before=made, a=GRANT).credentials["a"] is not made.credentials["a"]
