@@ -18,6 +18,7 @@ operation at hand needs, so that one more step is enough.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -34,6 +35,7 @@ __all__ = [
     "WELL_KNOWN",
     "Claims",
     "InsufficientScope",
+    "KeysUnavailable",
     "ProtectedResource",
     "ScopeRule",
     "ScopeRules",
@@ -90,6 +92,20 @@ class InsufficientScope(GatewayError):
     """The token is good, and the operation needs scopes that it lacks."""
 
     code, status, rpc_code, outcome = "insufficient_scope", 403, -32600, "denied"
+
+
+class KeysUnavailable(GatewayError):
+    """No token can be verified now. It is not the client's fault, so it is no 401."""
+
+    code, status, outcome = "auth_unavailable", 503, "error"
+    rpc_code = -32000
+
+    def __init__(self, reason: str, wait_s: float) -> None:
+        super().__init__(
+            "tokens can't be verified at the moment; try again later",
+            reason=f"no keys to verify tokens with: {reason}",
+            headers=((b"Retry-After", b"%d" % math.ceil(wait_s)),),
+        )
 
 
 @dataclass(frozen=True, slots=True)

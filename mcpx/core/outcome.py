@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["classify"]
+__all__ = ["classify", "read_answer"]
 
 #: Looking into an answer costs about a nanosecond a byte; past this it isn't worth it.
 MAX_BYTES: Final = 1024 * 1024
@@ -22,6 +22,7 @@ class _Result(msgspec.Struct):
 
 
 class _Response(msgspec.Struct):
+    id: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     result: _Result | msgspec.UnsetType = msgspec.UNSET
     error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     method: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -32,18 +33,42 @@ _decode = msgspec.json.Decoder(_Response).decode
 
 def classify(body: bytes, status: int) -> str | None:
     """The word for a message, ``None`` if it is a request or notification of the server's."""
+    return read_answer(body, status, None)[0]
+
+
+def read_answer(body: bytes, status: int, asked: bytes | None) -> tuple[str | None, bool]:
+    """The word for a message, and whether it brings a result to another request.
+
+    ``asked`` is the JSON text of the request's id, ``None`` if it has none. Errors may
+    come without an id, or with one of the server's own; results may not.
+    """
     if body and len(body) <= MAX_BYTES:
         try:
             response = _decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             # The last: nested so deep that no reader of it is in sight.
-            return "http_error" if status >= 400 else "unread"
+            return ("http_error" if status >= 400 else "unread"), False
         if response.method is not msgspec.UNSET:
-            return None
+            return None, False
         if response.error is not msgspec.UNSET:
-            return "rpc_error"
+            return "rpc_error", False
         if response.result is not msgspec.UNSET:
-            return "tool_error" if response.result.isError else "ok"
+            word = "tool_error" if response.result.isError else "ok"
+            return word, not _same_id(response.id, asked)
     if status >= 400:
-        return "http_error"
-    return "unread" if body else "ok"
+        return "http_error", False
+    return ("unread" if body else "ok"), False
+
+
+def _same_id(found: msgspec.Raw | msgspec.UnsetType, asked: bytes | None) -> bool:
+    """Whether two ids are one, however each is written."""
+    if asked is None or isinstance(found, msgspec.UnsetType):
+        return False
+    raw = bytes(found)
+    if raw == asked:
+        return True
+    try:
+        one, other = msgspec.json.decode(raw), msgspec.json.decode(asked)
+    except msgspec.MsgspecError:
+        return False
+    return isinstance(one, str) == isinstance(other, str) and bool(one == other)

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from mcpx.config.describe import masked_url
+from mcpx.core.oauth import KeysUnavailable
 from mcpx.errors import BadRequest, PolicyDenied, Unauthorized, UnknownServer
 from mcpx.gateway.exchange import Exchange
 from mcpx.gateway.pipeline import METADATA, identify, limit_stranger
@@ -33,7 +34,7 @@ def pages(state: State, health: Health) -> dict[bytes, Callable[[Exchange], Awai
         routes = list(ex.snapshot.routes.values())
         try:
             await identify(ex, state)
-        except Unauthorized:
+        except (Unauthorized, KeysUnavailable):
             # What a load balancer needs is no secret; who the servers are is.
             report = await health.public_report(routes)
         else:

@@ -234,6 +234,9 @@ def find_route(ex: Exchange) -> None:
             "its operator can allow it with `forward_query: true`",
             rpc_code=INVALID_REQUEST,
         )
+    if ex.query and "access_token" in _parameters(ex.query):
+        # RFC 9700 section 4.3.2, and a client's credential never goes upstream.
+        raise BadRequest("tokens are sent in the Authorization header, not in the query")
     if ex.query and route.url is not None:
         own = _parameters(route.url.target.partition(b"?")[2])
         if not own.isdisjoint(_parameters(ex.query)):

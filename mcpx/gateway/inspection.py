@@ -22,7 +22,7 @@ import trio
 from mcpx._speedups.frames import members, scan, string
 from mcpx.core.integrity import Mode
 from mcpx.core.listing import MAX_DEPTH, listed_tools, read_listing
-from mcpx.core.outcome import classify
+from mcpx.core.outcome import read_answer
 from mcpx.core.policy import Kind, Policy
 from mcpx.errors import FrameError, RemoteProtocolError, UpstreamError
 from mcpx.gateway.exchange import Exchange
@@ -31,7 +31,7 @@ from mcpx.gateway.state import State
 from mcpx.protocol.sse import EventParser, replace_data
 from mcpx.services.log import Sparingly
 
-__all__ = ["Inspection"]
+__all__ = ["Inspection", "answers_another"]
 
 log = logging.getLogger("mcpx.inspection")
 
@@ -70,6 +70,7 @@ class Inspection:
         "_listing",
         "_observed",
         "_policy",
+        "_post",
         "_replayed",
         "_server",
         "_state",
@@ -102,6 +103,8 @@ class Inspection:
         integrity = tools.integrity if tools is not None else None
         self._ex = ex
         self._caching = ex.caching
+        # A stream that was opened with GET may replay answers to earlier requests.
+        self._post = ex.request.method == "POST" and b"last-event-id" not in ex.headers
         self._enforces = integrity is not None and integrity.mode is Mode.ENFORCE
         pinned = integrity is not None and (replayed or ex.method == "tools/list")
         self._filters = listing and (policy is not None or pinned)
@@ -146,7 +149,9 @@ class Inspection:
         """
         if self._listing:
             body = self._list(body)
-        outcome = classify(body, self._status)
+        outcome, astray = read_answer(body, self._status, self._ex.id)
+        if astray and self._post:
+            raise answers_another()
         if outcome is not None:
             self.outcome = outcome
         elif _CHANGED in body:
@@ -243,6 +248,17 @@ class Inspection:
                 continue
             passed.append(event.raw if body is event.data else replace_data(event, body))
         return b"".join(passed)
+
+
+def answers_another() -> UpstreamError:
+    """What there is to say of a result that nobody here has asked for.
+
+    A client goes by the id alone: under another one a server could bring a list that
+    nobody looked at, or the answer to what the client asked elsewhere.
+    """
+    return UpstreamError(
+        "the server answered another request than this one", reason="answer to another request"
+    )
 
 
 def _cursor(ex: Exchange) -> str | None:

@@ -40,7 +40,7 @@ import trio
 from mcpx.core.addresses import client_address
 from mcpx.core.identity import Principal
 from mcpx.core.limits import retry_after
-from mcpx.core.oauth import WELL_KNOWN, ProtectedResource
+from mcpx.core.oauth import WELL_KNOWN, KeysUnavailable, ProtectedResource
 from mcpx.errors import (
     BadRequest,
     GatewayError,
@@ -200,7 +200,7 @@ class Pipeline:
 
     async def _aside(self, step: Callable[[Exchange], T], ex: Exchange) -> T:
         """Take a step that reads a large body on a thread: others are served meanwhile."""
-        ex.reply.watch.until(trio.current_time() + TURN_S, "turn")
+        ex.reply.watch.within(TURN_S, "turn")
         result = await trio.to_thread.run_sync(step, ex, limiter=self.state.aside)
         # A turn that came too late is told as that, and not after the request was sent.
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -210,7 +210,7 @@ class Pipeline:
         """Nothing is done that can't be recorded (unless ``audit.on_full`` is ``shed``)."""
         audit = self.state.audit
         if audit is not None and audit.full:
-            ex.reply.watch.until(trio.current_time() + 5, "audit")
+            ex.reply.watch.within(5, "audit")
             await audit.room()
 
     async def admit(
@@ -336,6 +336,9 @@ async def identify(ex: Exchange, state: State) -> None:
         assert state.trust.tokens is not None
         ex.claims = await state.trust.tokens.claims(found, resource_of(ex))
         ex.principal = Principal(ex.claims.name, authenticated=True)
+    except KeysUnavailable:
+        limit_stranger(ex, state)
+        raise
     except Unauthorized as error:
         limit_stranger(ex, state)
         if ex.snapshot.oauth is not None and not any(

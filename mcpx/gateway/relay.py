@@ -14,11 +14,11 @@ from typing import Final
 import trio
 
 from mcpx.core.integrity import Mode
-from mcpx.core.outcome import classify
+from mcpx.core.outcome import read_answer
 from mcpx.errors import GatewayError, Overloaded, RemoteProtocolError, UpstreamError
 from mcpx.gateway.breaking import Trial
 from mcpx.gateway.exchange import Exchange
-from mcpx.gateway.inspection import Inspection
+from mcpx.gateway.inspection import Inspection, answers_another
 from mcpx.gateway.server_tools import mode_of
 from mcpx.gateway.shares import Share
 from mcpx.gateway.state import LARGE_BYTES, State
@@ -31,7 +31,7 @@ from mcpx.transport.wire import Broken
 __all__ = ["relay"]
 
 #: An answer that arrives in parts is looked into up to this size.
-COPY_BYTES: Final = 64 * 1024
+COPY_BYTES: Final = 256 * 1024
 _REFUSED: Final = {
     401: "the server refuses the gateway's credentials",
     407: "a proxy before the server refuses the gateway's credentials",
@@ -57,8 +57,10 @@ async def relay(
     first = answer.arrived()
     if answer.complete and _is_ordinary(ex, content_type):
         first += answer.arrived()
-        outcome = classify(first, head.status)
+        outcome, astray = read_answer(first, head.status, ex.id)
         if outcome is not None:
+            if astray:
+                raise answers_another()
             # Most answers: small, whole, and with nothing in them that has to be looked at.
             ex.outcome = outcome
             await ex.reply.answer(head.status, headers, first)
@@ -178,7 +180,8 @@ async def _plain(
             await reply.answer(status, headers, body)
             return
         ex.caching.declines()
-    # What it says is found out from a copy of its parts, up to a bound.
+    # What it says is found out from a copy of its parts, up to a bound, while the last of
+    # them is held back: an answer that must not pass is cut.
     copy: list[bytes] = []
     size = 0
     await reply.start(status, headers, answer.head.content_length)
@@ -188,12 +191,16 @@ async def _plain(
             copy.append(data)
         else:
             copy.clear()
+        following = await _next(ex, answer)
+        if not following:
+            break
         await reply.write(data)
-        data = await _next(ex, answer)
+        data = following
     if copy:
         inspection.message(b"".join(copy))
     elif size:
         inspection.outcome = "unread" if status < 400 else "http_error"
+    await reply.write(data)
     await reply.finish()
 
 

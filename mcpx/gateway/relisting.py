@@ -32,7 +32,7 @@ from mcpx.errors import (
 from mcpx.gateway.breaking import Trial
 from mcpx.gateway.exchange import Exchange
 from mcpx.gateway.forward import own_request
-from mcpx.gateway.server_tools import Observed, ServerTools
+from mcpx.gateway.server_tools import Observed, ServerTools, mode_of
 from mcpx.gateway.single_flight import Role
 from mcpx.gateway.state import LARGE_BYTES, State
 from mcpx.protocol.headers import is_event_stream
@@ -48,6 +48,8 @@ log = logging.getLogger("mcpx.tools")
 #: How long all pages together may take.
 LISTING_S: Final = 15.0
 MAX_PAGES: Final = 256
+#: Events of a stream that may come before the answer: each is looked into.
+MAX_EVENTS: Final = 1000
 #: How often a call asks for a list, where each time something says that it no longer counts.
 ATTEMPTS: Final = 3
 #: What the exchange's watch says meanwhile. Nothing of the call has been sent then.
@@ -83,8 +85,13 @@ async def check_tool(ex: Exchange, state: State) -> None:
     # other pins in place: then it is asked anew, a bounded number of times.
     for _ in range(ATTEMPTS):
         tools = state.watcher.servers.get(route.name)
-        integrity = tools.integrity if tools is not None else None
-        if tools is None or integrity is None:
+        if tools is None:
+            # A reload has removed the server since this exchange began; it goes on as it began.
+            enforced = mode_of(ex.snapshot.config.inspection) is Mode.ENFORCE
+            reason = UNVERIFIED_REASON if enforced else None
+            break
+        integrity = tools.integrity
+        if integrity is None:
             return
         reason = integrity.decide_call(tool, state.watcher.clock())
         if reason != LISTING_NEEDED:
@@ -113,7 +120,7 @@ async def _listed(
         UpstreamUnavailable, Overloaded, UpstreamError: in ``enforce``; see ``check_tool``.
     """
     watch = ex.reply.watch
-    watch.until(trio.current_time() + 2 * LISTING_S, WAITING)
+    watch.within(2 * LISTING_S, WAITING)
     async with state.relisting.join((integrity.server, integrity.generation)) as turn:
         if turn.role is Role.SHARED:
             return turn.value
@@ -304,11 +311,16 @@ async def _is_answer(state: State, text: bytes, message_id: bytes) -> bool:
 
 async def _on_stream(state: State, answer: UpstreamAnswer, message_id: bytes, limit: int) -> bytes:
     parser = EventParser(limit)
-    size = 0
+    size = events = 0
     try:
         while data := await answer.chunk():
             size += len(data)
             for each in parser.feed(data):
+                events += 1
+                if events > MAX_EVENTS:
+                    raise UpstreamError(
+                        "the server's list of tools can't be had", reason="list: too many events"
+                    )
                 if each.data and await _is_answer(state, each.data, message_id):
                     return each.data
             if size > 2 * limit:

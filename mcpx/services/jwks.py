@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
@@ -30,7 +29,7 @@ from urllib.parse import urlsplit
 import trio
 
 from mcpx.core.jwt import KeyFault, KeySet, parse_keys
-from mcpx.errors import GatewayError
+from mcpx.core.oauth import KeysUnavailable
 from mcpx.services.errand import Errand, Errands, Pauses
 from mcpx.services.log import event
 from mcpx.services.outbound import OutboundError, place
@@ -48,20 +47,6 @@ class Fetch(Protocol):
 
     async def __call__(self, url: str, *, guarded: bool = False) -> bytes:
         """Fetch it; ``guarded`` for what was not written in the configuration."""
-
-
-class KeysUnavailable(GatewayError):
-    """No token can be verified now. It is not the client's fault, so it is no 401."""
-
-    code, status, outcome = "auth_unavailable", 503, "error"
-    rpc_code = -32000
-
-    def __init__(self, reason: str, wait_s: float) -> None:
-        super().__init__(
-            "tokens can't be verified at the moment; try again later",
-            reason=f"no keys to verify tokens with: {reason}",
-            headers=((b"Retry-After", b"%d" % math.ceil(wait_s)),),
-        )
 
 
 class JwksKeys:

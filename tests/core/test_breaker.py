@@ -56,6 +56,23 @@ def test_it_opens_at_the_failure_that_reaches_the_threshold_and_not_before():
     assert b.trips == 1
 
 
+def test_everybody_is_admitted_while_it_is_closed_and_a_success_counts_in_its_time_alone():
+    b = breaker(threshold=2, cooldown_s=30)
+    before = b.everybody
+    assert before is not None
+    ends(b, FAILURE, T0)
+    b.succeeded(before)
+    assert b.failures == 0
+    opened(b)
+    assert b.everybody is None
+    b.succeeded(before)
+    assert (b.state(T0), b.failures) == (OPEN, 2)
+    probe = admitted(b, T0 + 30)
+    assert b.everybody is None
+    b.settle(probe, SUCCESS, T0 + 30)
+    assert b.everybody not in {None, before}
+
+
 def test_a_success_begins_the_count_anew():
     b = breaker(threshold=2)
     for _ in range(10):

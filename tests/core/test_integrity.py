@@ -422,3 +422,136 @@ def test_no_tool_is_ever_callable_whose_last_definition_is_not_the_pinned_one(fi
                 assert state.decide_call(name, float(at)) is not None
             else:
                 assert state.decide_call(name, float(at)) is None
+
+
+# -- what is kept is bounded, and who else lists takes nothing from a caller
+
+
+def test_after_a_listing_there_is_an_answer_whatever_the_time():
+    state = integrity(Mode.ENFORCE, raw("a"), max_age_s=0.0, retry_s=0.0)
+    assert state.decide_call("a", 5.0) == LISTING_NEEDED
+    state.observe([raw("a")], 5.0)
+    assert state.decide_listed("a", 5.0) is None
+    assert state.decide_listed("ghost", 5.0) == NOT_LISTED_REASON
+    assert state.decide_call("a", 5.001) == LISTING_NEEDED
+    state.listing_failed(6.0)
+    assert state.decide_listed("a", 6.0) == UNVERIFIED_REASON
+    assert integrity(Mode.WARN).decide_listed("a", 1.0) is None
+    assert integrity(Mode.OFF).decide_listed("a", 1.0) is None
+
+
+def test_a_pinned_tool_that_another_did_not_list_is_listed_for_again():
+    state = integrity(Mode.ENFORCE, raw("a"), raw("b"))
+    state.observe([raw("b")], 1.0)
+    assert state.decide_call("a", 1.0) == LISTING_NEEDED
+    assert state.decide_listed("a", 1.0) == NOT_LISTED_REASON
+    assert state.decide_call("never", 1.0) == NOT_LISTED_REASON
+    # Not so where the listing failed: that would be tried with each call.
+    state.listing_failed(2.0)
+    assert state.decide_call("a", 2.0) == UNVERIFIED_REASON
+
+
+def test_how_long_a_failure_counts_may_be_said():
+    state = integrity(Mode.ENFORCE, raw("a"))
+    state.listing_failed(1.0, retry_s=0.0)
+    assert state.decide_call("a", 1.0) == LISTING_NEEDED
+
+
+def test_a_clock_that_is_put_back_has_the_tools_listed_again():
+    state = integrity(Mode.ENFORCE, raw("a"), max_age_s=60.0)
+    state.observe([raw("a")], 10_000.0)
+    # Two read it at different moments.
+    assert state.decide_call("a", 9_999.0) is None
+    assert state.decide_call("a", 6_400.0) == LISTING_NEEDED
+    state.listing_failed(10_000.0)
+    assert state.decide_call("a", 6_400.0) == LISTING_NEEDED
+
+
+def test_no_two_generations_are_the_same():
+    one, other = integrity(), integrity()
+    seen = {one.generation, other.generation}
+    for state in (one, other, one):
+        state.expire()
+        seen.add(state.generation)
+    assert len(seen) == 5
+
+
+def test_a_page_may_be_read_before():
+    state = integrity(Mode.ENFORCE, raw("a"))
+    page = [raw("a", "x"), ("bad", b"{")]
+    read = state.read_ahead(page)
+    assert state.observe(page, 1.0, read=read).refused == {
+        "a": CHANGED_REASON, "bad": UNREADABLE_REASON}  # fmt: skip
+
+
+def test_texts_that_are_read_and_pages_that_never_end_are_bounded(monkeypatch):
+    monkeypatch.setattr("mcpx.core.integrity.MAX_KEPT_BYTES", 10_000)
+    state = integrity(Mode.WARN)
+    for at in range(50):
+        state.observe([raw(f"t{at}", "x" * 900)], float(at), next_cursor=f"c{at}")
+        kept = sum(len(each.canonical) for each in state._definitions.values())
+        in_pages = sum(
+            len(each.canonical) for _, page, _ in state._paths.values() for _, each in page
+        )
+        assert kept <= 10_000
+        assert in_pages == state._path_bytes <= 10_000
+    assert state._paths
+    # A listing that is too long is one whose end is not waited for.
+    cursor = None
+    for at in range(20):
+        report = state.observe(
+            [raw(f"u{at}", "y" * 900)], 99.0, cursor=cursor, next_cursor=f"d{at}"
+        )
+        cursor = f"d{at}"
+        if report.established:
+            break
+    assert state.established
+    state.expire()
+    assert state._path_bytes == 0
+
+
+def test_definitions_that_wait_are_bounded(monkeypatch):
+    monkeypatch.setattr("mcpx.core.integrity.MAX_KEPT_BYTES", 3_000)
+    state = integrity(Mode.ENFORCE, *(raw(f"t{at}") for at in range(5)))
+    report = state.observe([raw(f"t{at}", "x" * 900) for at in range(5)], 1.0)
+    assert [bool(each.canonical) for each in report.pending.values()] == [True] * 3 + [False] * 2
+    assert len({each.digest for each in report.pending.values()}) == 5
+    report = state.observe([raw("t0"), raw("t1"), raw("t2"), raw("t3", "y" * 900)], 2.0)
+    # What has settled makes room again.
+    assert set(report.settled) == {"t0", "t1", "t2"}
+    again = state.observe([raw("t4", "z" * 900), raw("t3", "z" * 900)], 3.0)
+    assert all(each.canonical for each in again.pending.values())
+    assert state._pending_bytes == sum(state._pending_sizes.values()) <= 3_000
+
+
+def test_what_waits_by_ever_new_names_is_bounded(monkeypatch):
+    monkeypatch.setattr("mcpx.core.integrity.MAX_TOOLS", 20)
+    state = integrity(Mode.ENFORCE, raw("a"), refuse=REFUSED | {Change.ADDED})
+    waiting = set()
+    for at in range(30):
+        waiting |= set(state.observe([raw(f"n{at}-{n}") for n in range(10)], 1.0).pending)
+    assert len(waiting) == 20
+
+
+def test_what_was_told_of_pages_without_end_is_bounded():
+    state = integrity(Mode.WARN, raw("a"))
+    for at in range(1000):
+        assert len(state.observe([raw("a", f"v{at}")], 1.0, next_cursor="c").news) == 1
+    assert sum(map(len, state._told.values())) <= 16
+
+
+def test_names_too_long_are_refused_told_of_as_one_and_not_kept():
+    state = integrity(Mode.ENFORCE, raw("a"))
+    for at in range(3):
+        endless = f"{at}" * 2000
+        report = state.observe([raw(endless), raw("a")], 1.0, next_cursor="c")
+        assert list(report.refused) == [endless]
+        assert len(report.news) == (1 if at == 0 else 0)
+        late = state.observe([raw(endless)], 1.0, generation=-1)
+        assert list(late.refused) == [endless]
+        assert state.decide_call(endless, 1.0) is not None
+        assert not state.knows(endless)
+        assert state.refused(endless) is None
+    state.observe([raw("b" * 2000), raw("a")], 2.0)
+    assert state.decide_listed("b" * 2000, 2.0) is not None
+    assert not state.knows("b" * 2000)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcpx.core.outcome import MAX_BYTES, classify
+from mcpx.core.outcome import MAX_BYTES, classify, read_answer
 
 WORDS = {"ok", "tool_error", "rpc_error", "http_error", "unread"}
 
@@ -38,3 +38,23 @@ def test_an_answer_has_its_word(body, status, word):
 @settings(max_examples=300)
 def test_no_bytes_raise(body, status):
     assert classify(body, status) in WORDS | {None}
+
+
+@pytest.mark.parametrize(
+    ("asked", "found", "astray"),
+    [
+        (b"1", b"1", False),
+        (b"1", b"1.0", False),
+        (b'"a"', b'"\\u0061"', False),
+        (b"1", b"2", True),
+        (b"1", b'"1"', True),
+        (b"1", b"null", True),
+        (b"9007199254740993", b"9007199254740992", True),
+        (None, b"1", True),
+    ],
+)
+def test_a_result_belongs_to_the_request_that_has_its_id(asked, found, astray):
+    body = b'{"jsonrpc":"2.0","id":%s,"result":{}}' % found
+    assert read_answer(body, 200, asked) == ("ok", astray)
+    error = b'{"jsonrpc":"2.0","id":%s,"error":{}}' % found
+    assert read_answer(error, 200, asked) == ("rpc_error", False)

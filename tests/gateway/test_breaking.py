@@ -99,6 +99,38 @@ async def test_a_probe_that_is_left_by_its_client_frees_its_place(watch, autojum
     assert breaker.state(trio.current_time()) is BreakerState.CLOSED
 
 
+async def test_a_slow_success_from_before_it_opened_changes_nothing(watch):
+    breaker = Breaker(1, 30, 1, 60)
+    with Trial(breaker, "demo", watch) as slow:
+        await tried(breaker, watch, status=500)
+        slow.answered(200)
+    assert breaker.state(trio.current_time()) is BreakerState.OPEN
+    assert breaker.failures == 1
+
+
+async def test_a_slow_failure_from_before_it_opened_is_not_counted_twice(watch):
+    breaker = Breaker(1, 30, 1, 60)
+    with Trial(breaker, "demo", watch) as slow:
+        await tried(breaker, watch, status=500)
+        slow.answered(500)
+    assert (breaker.trips, breaker.failures) == (1, 1)
+
+
+async def test_a_stream_that_fails_counts_once(watch):
+    breaker = Breaker(3, 30, 1, 60)
+    with Trial(breaker, "demo", watch) as trial:
+        trial.answered(500)
+        trial.streams()
+    assert breaker.failures == 1
+
+
+async def test_what_tells_nothing_leaves_the_count_as_it_is(watch):
+    breaker = Breaker(3, 30, 1, 60)
+    await tried(breaker, watch, status=500)
+    await tried(breaker, watch)
+    assert breaker.failures == 1
+
+
 async def test_a_stream_is_judged_by_its_head(watch):
     breaker = Breaker(1, 30, 1, 60)
     with pytest.raises(UpstreamBroken), Trial(breaker, "demo", watch) as trial:

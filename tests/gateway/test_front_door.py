@@ -200,3 +200,10 @@ def test_the_depth_of_a_message_is_bounded(exchange):
     deep = json.dumps(message("ping")).encode()[:-1] + b',"x":' + b"[" * 500 + b"]" * 500 + b"}"
     with pytest.raises(BadRequest):
         read_message(exchange(deep))
+
+
+@pytest.mark.parametrize("query", ["access_token=x", "a=1&Access%5FToken=x", "access_token[]=x"])
+def test_a_token_in_the_query_goes_nowhere(exchange, query):
+    server = {"name": "demo", "url": "http://127.0.0.1:9/mcp", "forward_query": True}
+    with pytest.raises(BadRequest):
+        find_route(exchange(path=f"/mcp/demo?{query}", config={"servers": [server]}))

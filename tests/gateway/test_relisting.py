@@ -6,10 +6,10 @@ import pytest
 import trio
 from support.client import call
 from support.inprocess import running
-from support.scripted_tools import Server, answer, config, pages, refusing, tool
+from support.scripted_tools import Server, answer, config, refusing, tool
 
 from mcpx.core.integrity import LISTING_NEEDED, Mode
-from mcpx.errors import Overloaded, ToolRefused, UpstreamError, UpstreamTimeout
+from mcpx.errors import Overloaded, ToolRefused, UpstreamError
 from mcpx.gateway import relisting
 from mcpx.gateway.front_door import find_route, read_message
 from mcpx.gateway.relisting import check_tool
@@ -66,7 +66,6 @@ async def test_a_refusal_names_tool_server_and_setting(gateway, exchange):
 async def test_what_is_seen_of_a_list_that_ends_badly_counts(gateway, exchange):
     state = gateway.app.state
     first = [tool("first", description="First.")]
-    gateway.server.listing = pages(first, [], server=None)
 
     async def broken(seen, reply):
         if "cursor" in seen.message["params"]:
@@ -190,6 +189,70 @@ async def test_a_list_is_asked_for_with_an_id_of_its_own_each_time(gateway, exch
     assert all(each.startswith("mcpx-") for each in ids)
 
 
-def test_a_timeout_is_no_upstream_error():
-    # What the breaker counts is told apart by these two.
-    assert not issubclass(UpstreamTimeout, UpstreamError)
+@pytest.mark.parametrize("unit", [b":\n\n", b"data: {}\n\n"])
+@pytest.mark.parametrize("count", [900, 1100])
+async def test_the_answer_is_looked_for_among_so_many_events(gateway, exchange, unit, count):
+    async def chatters(seen, reply):
+        await reply.start_events()
+        await reply.event(unit * count, raw=True)
+        await reply.event(answer(seen, {"tools": gateway.server.tools}))
+        await reply.end()
+
+    gateway.server.listing = chatters
+    ex = calling(gateway, exchange)
+    if count < relisting.MAX_EVENTS:
+        await check_tool(ex, gateway.app.state)
+    else:
+        with pytest.raises(UpstreamError, match="could not be listed"):
+            await check_tool(ex, gateway.app.state)
+
+
+@pytest.mark.parametrize("mode", ["warn", "enforce"])
+async def test_a_server_that_a_reload_removed_is_judged_as_it_was(
+    gateway, exchange, tmp_path, mode
+):
+    assert await gateway.reload(config(tmp_path, mode))
+    ex = calling(gateway, exchange)
+    del gateway.app.state.watcher.servers["demo"]
+    if mode == "warn":
+        await check_tool(ex, gateway.app.state)
+    else:
+        with pytest.raises(UpstreamError, match="was not made"):
+            await check_tool(ex, gateway.app.state)
+    assert gateway.server.lists == 0
+
+
+async def test_a_server_that_is_removed_while_it_is_listed_is_not_called(
+    gateway, exchange, tmp_path
+):
+    async def goes(seen, reply):
+        elsewhere = [{"name": "other", "url": "http://127.0.0.1:9/mcp"}]
+        assert await gateway.reload(config(tmp_path, servers=elsewhere))
+        await gateway.server.list(seen, reply)
+
+    gateway.server.listing = goes
+    with pytest.raises(UpstreamError, match="was not made"):
+        await check_tool(calling(gateway, exchange), gateway.app.state)
+    assert gateway.server.lists == 1
+    assert not gateway.app.state.watcher.store._waiting
+
+
+@pytest.mark.parametrize("count", [3, 12])
+async def test_the_answer_is_looked_for_among_so_many_bytes(gateway, exchange, tmp_path, count):
+    limits = {"max_listing_bytes": 200_000}
+    assert await gateway.reload(config(tmp_path, limits=limits))
+
+    async def chatters(seen, reply):
+        await reply.start_events()
+        for _ in range(count):
+            await reply.event(b"data: " + b"x" * 60_000 + b"\n\n", raw=True)
+        await reply.event(answer(seen, {"tools": gateway.server.tools}))
+        await reply.end()
+
+    gateway.server.listing = chatters
+    ex = calling(gateway, exchange)
+    if count == 3:
+        await check_tool(ex, gateway.app.state)
+    else:
+        with pytest.raises(UpstreamError, match="could not be listed"):
+            await check_tool(ex, gateway.app.state)

@@ -175,12 +175,12 @@ class AuthorizationServer(Signer):
         )
         if self.gate is not None:
             await self.gate.wait()
-        status, headers, text = self.answers.get(path) or self._answer(path)
+        status, headers, text = self.answers.get(path) or self._answer(path, body)
         headers = [("content-length", str(len(text))), ("connection", "close"), *headers]
         await stream.send_all(connection.send(h11.Response(status_code=status, headers=headers)))
         await stream.send_all(connection.send(h11.Data(data=text)))
 
-    def _answer(self, path):
+    def _answer(self, path, body):
         if path == "/jwks":
             return 200, [], self.jwks()
         if path == "/token":

@@ -281,7 +281,8 @@ async def test_lines_of_one_session_can_be_told_from_others(tmp_path):
     async def answer(seen, reply):
         if seen.message["method"] == "initialize":
             session = [("mcp-session-id", f"s-{seen.message['id']}")]
-            await reply.json({"jsonrpc": "2.0", "id": 1, "result": {}}, headers=session)
+            value = {"jsonrpc": "2.0", "id": seen.message["id"], "result": {}}
+            await reply.json(value, headers=session)
         else:
             await plain_mcp(seen, reply)
 

@@ -100,6 +100,26 @@ async def test_without_keys_nobody_is_told_that_the_token_is_bad(tmp_path, mock_
         await rig.served(rig.headers())
 
 
+async def test_who_asks_for_nothing_while_there_are_no_keys_is_limited_too(tmp_path):
+    limits = {"enabled": True, "rps": 100, "burst": 100, "client_rps": 0.1, "client_burst": 3}
+    async with guarded(tmp_path, rate_limit=limits) as rig:
+        rig.authority.answers["/jwks"] = (500, [], b"")
+        headers = bearer("eyJ.eyJ.AAAA")
+        statuses = [
+            (await rig.gateway.post(call("echo"), headers=headers)).status for _ in range(5)
+        ]
+        assert statuses == [503] * 3 + [429] * 2
+
+
+async def test_the_gateways_health_is_not_that_of_the_authorization_server(tmp_path):
+    async with guarded(tmp_path) as rig:
+        rig.authority.answers["/jwks"] = (500, [], b"")
+        response = await rig.gateway.get("/health", rig.headers("https://gw.example"))
+        assert response.status == 200
+        assert "demo" not in response.body.decode()
+        assert (await rig.gateway.get("/health/live", rig.headers())).status == 200
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -277,3 +297,43 @@ async def test_a_reload_with_other_rules_forgets_whom_it_knew(tmp_path):
         where = f"https://other.example{WELL_KNOWN}/mcp/demo"
         await rig.refused(lasting, code="audience", metadata=where)
         await rig.served(rig.headers("https://other.example/mcp/demo"))
+
+
+async def test_a_reload_to_another_issuer_trusts_the_old_ones_keys_no_more(tmp_path):
+    async with (
+        AuthorizationServer().serving() as other,
+        guarded(tmp_path, {"jwks_uri": None}) as rig,
+    ):
+        other.issuer = other.url
+        other.rotate("k1", number=9)
+        for authority in (rig.authority, other):
+            publish(authority, jwks_uri=authority.url + "/jwks")
+        await rig.served(rig.headers())
+        assert await rig.gateway.reload(settings(other, {"jwks_uri": None}))
+        # Signed by the one, in the name of the other.
+        await rig.refused(rig.headers(iss=other.url), code="signature")
+        await rig.refused(rig.headers(), code="signature")
+        rig.authority = other
+        await rig.served(rig.headers())
+
+
+async def test_who_waits_for_keys_during_a_reload_is_served_by_the_rules_of_before(tmp_path):
+    async with guarded(tmp_path) as rig:
+        rig.authority.gate = trio.Event()
+        answers = []
+
+        async def ask(headers):
+            answers.append(await rig.gateway.post(call("echo"), headers=headers))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, rig.headers())
+            nursery.start_soon(ask, rig.headers("https://x.example"))
+            await asked(rig, 1)
+            auth = {"enabled": True, "type": "bearer", "token": CI}
+            assert await rig.gateway.reload({"auth": auth})
+            rig.authority.gate.set()
+        assert sorted(answer.status for answer in answers) == [200, 401]
+        assert len(rig.upstream) == 1
+        response = await rig.gateway.post(call("echo"), headers=rig.headers())
+        assert (response.status, "resource_metadata" in str(response.headers)) == (401, False)
+        await rig.served(bearer(CI), client="default")

@@ -119,7 +119,7 @@ async def test_an_answer_that_is_cut_is_seen_to_be_cut(tmp_path):
             await client.raw(client.render("POST", "/mcp/demo", call("echo")))
             data = await client.ends()
             assert data.startswith(b"HTTP/1.1 200") or b" 502 " in data
-            assert not data.endswith(b"0\r\n\r\n")
+            assert not data.endswith(b"\r\n0\r\n\r\n")
             await client.aclose()
         assert [line["outcome"] for line in await gateway.audit(2)] == ["upstream_error"] * 2
 
