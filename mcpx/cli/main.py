@@ -18,7 +18,6 @@ from typing import Final
 import click
 
 from mcpx import __version__
-from mcpx.cli.pins_command import pins
 from mcpx.config.durations import parse_duration
 from mcpx.errors import ConfigError
 
@@ -69,7 +68,22 @@ class _Duration(click.ParamType[float]):
         return seconds
 
 
+class _Group(click.Group):
+    """The commands; ``pins`` is loaded when it is wanted, which a gateway's start is not."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), "pins"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "pins":
+            from mcpx.cli.pins_command import pins
+
+            return pins
+        return super().get_command(ctx, cmd_name)
+
+
 @click.group(
+    cls=_Group,
     invoke_without_command=True,
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
 )
@@ -136,9 +150,6 @@ def check(ctx: click.Context, path: str | None) -> None:
     except ConfigError as exc:
         _fail(path, exc)
     click.echo(describe(snapshot))
-
-
-cli.add_command(pins)
 
 
 def _version(ctx: click.Context) -> None:
