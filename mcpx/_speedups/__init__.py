@@ -27,7 +27,7 @@ __all__ = ["BACKEND", "BACKENDS", "REASONS", "TWINS", "Backend", "described", "t
 Backend = Literal["c", "py"]
 
 #: Every pair of this package, by its name.
-TWINS: Final = ("canon", "frames", "ndjson", "sse")
+TWINS: Final = ("canon", "frames", "heads", "ndjson", "sse")
 
 _NO: Final = "MCPX_NO_EXTENSIONS"
 _REQUIRE: Final = "MCPX_REQUIRE_EXTENSIONS"

@@ -8,6 +8,7 @@ on the client's credentials, cookies, ``Host`` or ``Origin``, or follow a redire
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import trio
@@ -21,11 +22,14 @@ from mcpx.protocol.http1 import request_head
 from mcpx.services.credentials import Credential
 from mcpx.transport.deadlines import Watch
 from mcpx.transport.http import Headers
-from mcpx.transport.upstream import UpstreamAnswer
+from mcpx.transport.upstream import UpstreamAnswer, UpstreamPool
 
 __all__ = ["forward", "open_session", "own_request", "shown_to"]
 
-_ACCEPT: Final = b"application/json, text/event-stream"
+_WANTED: Final = (b"accept", b"application/json, text/event-stream")
+_WANTED_STREAM: Final = (b"accept", b"text/event-stream")
+#: Answers must be readable here: the policy has a say in lists.
+_READABLE: Final = (b"accept-encoding", b"identity")
 _MIRRORS: Final = frozenset(
     {b"accept", b"content-type", b"last-event-id", b"mcp-method", b"mcp-name"}
 )
@@ -85,20 +89,14 @@ async def forward(ex: Exchange, credential: Credential | None = None) -> Upstrea
     if ex.modern or ex.request.method == "GET":
         # Leaving is cancelling, here; a legacy client may leave and resume.
         watch.gone = ex.reply.hung_up
-    request = ex.request
+    method, body = ex.request.method, ex.request.body
     target = _target(ex, route.url.target)
     headers = _headers(ex, route.url.authority, route.forward_headers)
-    length = len(request.body) if request.method == "POST" else None
     repeatable = ex.method in _REPEATABLE
-
-    async def send(shown: Headers) -> UpstreamAnswer:
-        head = request_head(request.method, target, headers + shown, length=length)
-        return await pool.exchange(
-            request.method, head + request.body, watch, repeatable=repeatable
-        )
-
     if credential is None:
-        return await send([])
+        message = _message(method, target, headers, body)
+        return await pool.exchange(method, message, watch, repeatable=repeatable)
+    send = partial(_send, pool, watch, repeatable, method, target, headers, body)
     return await shown_to(credential, watch, send)
 
 
@@ -124,15 +122,31 @@ async def own_request(
         # These mirror the message that they came with.
         if name not in _MIRRORS and not name.startswith(b"mcp-param-")
     ]
-    headers += [(b"content-type", b"application/json"), (b"accept", _ACCEPT)]
+    headers += [(b"content-type", b"application/json"), _WANTED]
     if ex.modern:
         headers.append((b"mcp-method", method.encode()))
 
-    async def send(shown: Headers) -> UpstreamAnswer:
-        head = request_head("POST", target, headers + shown, length=len(body))
-        return await pool.exchange("POST", head + body, watch, repeatable=True)
-
+    send = partial(_send, pool, watch, True, "POST", target, headers, body)
     return await (send([]) if credential is None else shown_to(credential, watch, send))
+
+
+async def _send(
+    pool: UpstreamPool,
+    watch: Watch,
+    repeatable: bool,  # noqa: FBT001
+    method: str,
+    target: bytes,
+    headers: Headers,
+    body: bytes,
+    shown: Headers,
+) -> UpstreamAnswer:
+    message = _message(method, target, headers + shown, body)
+    return await pool.exchange(method, message, watch, repeatable=repeatable)
+
+
+def _message(method: str, target: bytes, headers: Headers, body: bytes) -> bytes:
+    length = len(body) if method == "POST" else None
+    return request_head(method, target, headers, length=length) + body
 
 
 async def shown_to(
@@ -165,25 +179,23 @@ def _target(ex: Exchange, target: bytes) -> bytes:
 
 
 def _headers(ex: Exchange, authority: bytes, extra: frozenset[bytes]) -> Headers:
-    request = ex.request
-    headers: Headers = [(b"host", authority)]
-    headers += forwarded_request_headers(request.headers, extra)
+    request, received = ex.request, ex.headers
+    headers: Headers = [(b"host", authority), *forwarded_request_headers(request.headers, extra)]
     if ex.trace is not None:
         # Its own place in the trace instead of its client's.
-        if not FIELDS.isdisjoint(ex.headers):
+        if not FIELDS.isdisjoint(received):
             headers = [pair for pair in headers if pair[0] not in FIELDS]
         headers += ex.trace.outgoing()
-    if b"accept" not in ex.headers:
-        headers.append((b"accept", _ACCEPT if request.method == "POST" else b"text/event-stream"))
-    # Answers must be readable here: the policy has a say in lists.
-    headers.append((b"accept-encoding", b"identity"))
+    if b"accept" not in received:
+        headers.append(_WANTED if request.method == "POST" else _WANTED_STREAM)
+    headers.append(_READABLE)
     if ex.session is not None:
         headers.append((b"mcp-session-id", ex.session))
     headers.append((b"x-request-id", ex.request_id))
     if ex.client_ip != "unix":
         headers.append((b"x-forwarded-for", ex.client_ip.encode("ascii", "replace")))
     headers.append((b"x-forwarded-proto", request.scheme.encode()))
-    host = ex.headers.get(b"host")
+    host = received.get(b"host")
     if host is not None:
         headers.append((b"x-forwarded-host", host))
     return headers

@@ -5,8 +5,8 @@ value)`` pairs as the HTTP parsers give them (names lower-case, values without w
 space around them). What it must never do: pass on a credential of the client, a cookie,
 a field of the connection, or a client's claim of where it comes from.
 
-Both directions are allowlists: a field that nobody thought of stays here. Each list is
-walked once and each name looked up in a frozenset. ``mcp-session-id`` crosses the
+Both directions are allowlists: a field that nobody thought of stays here. The lists
+stand in ``_speedups.heads_py``, with what walks them. ``mcp-session-id`` crosses the
 gateway under another value than it came with, so both directions leave it to the caller.
 """
 
@@ -15,8 +15,14 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable
 from typing import Final
+
+from mcpx._speedups.heads import (
+    NEVER_FORWARDED,
+    Headers,
+    forwarded_request_headers,
+    forwarded_response_headers,
+)
 
 __all__ = [
     "NEVER_FORWARDED",
@@ -30,8 +36,6 @@ __all__ = [
     "is_json_content_type",
     "repeated",
 ]
-
-Headers = list[tuple[bytes, bytes]]
 
 # Fields whose value is one thing. Two of them, and two readers may take different ones
 # (RFC 9110 section 5.3). Every mcp-* field counts as such too.
@@ -61,70 +65,6 @@ SINGLE_IN_RESPONSES: Final = frozenset(
     }
 )
 
-# What no list of extra fields can open: credentials, the fields of one connection
-# (RFC 9110 section 7.6.1) and of framing, what the gateway says of itself, and claims
-# about the client's address.
-NEVER_FORWARDED: Final = frozenset(
-    {
-        b"accept-encoding",
-        b"authorization",
-        b"connection",
-        b"content-encoding",
-        b"content-length",
-        b"cookie",
-        b"cookie2",
-        b"expect",
-        b"forwarded",
-        b"host",
-        b"keep-alive",
-        b"mcp-session-id",
-        b"origin",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"proxy-connection",
-        b"referer",
-        b"set-cookie",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-        b"via",
-        b"x-api-key",
-        b"x-real-ip",
-        b"x-request-id",
-    }
-)
-
-_REQUEST: Final = frozenset(
-    {
-        b"accept",
-        b"accept-language",
-        b"baggage",
-        b"content-type",
-        b"last-event-id",
-        b"traceparent",
-        b"tracestate",
-        b"user-agent",
-    }
-)
-# No etag or last-modified: conditional requests do not go up, and a list that was
-# filtered here is not the one that its validator describes.
-_RESPONSE: Final = frozenset(
-    {
-        b"allow",
-        b"cache-control",
-        b"content-language",
-        b"content-type",
-        b"retry-after",
-        b"traceresponse",
-        b"x-accel-buffering",
-    }
-)
-
-_NO_NAMES: Final[frozenset[bytes]] = frozenset()
-# Values of Connection that name no field.
-_PLAIN_CONNECTION: Final = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close", b""})
-
 _SENTINEL: Final = re.compile(rb"=\?base64\?(.*)\?=", re.DOTALL)
 _PLAIN: Final = re.compile(rb"[\t\x20-\x7e]*+")
 _JSON: Final = re.compile(
@@ -141,55 +81,6 @@ def repeated(headers: Headers, single: frozenset[bytes]) -> bytes | None:
             return name
         seen.add(name)
     return None
-
-
-def forwarded_request_headers(headers: Headers, extra: frozenset[bytes] = _NO_NAMES) -> Headers:
-    """The fields of a client's request that go to the server, in their order.
-
-    ``extra`` are further names in lower case that the configuration lets through; none
-    of ``NEVER_FORWARDED``, of ``x-forwarded-*`` or of the names that the request's own
-    ``Connection`` lists goes up, whatever it says.
-    """
-    kept: Headers = []
-    named: set[bytes] | None = None
-    for pair in headers:
-        name = pair[0]
-        if (
-            name in _REQUEST
-            or (name[:4] == b"mcp-" and name != b"mcp-session-id")
-            or (
-                name in extra
-                and name not in NEVER_FORWARDED
-                and not name.startswith(b"x-forwarded-")
-            )
-        ):
-            kept.append(pair)
-        elif name == b"connection" and pair[1] not in _PLAIN_CONNECTION:
-            named = _names(pair[1], named)
-    return _without(kept, named)
-
-
-def forwarded_response_headers(headers: Headers) -> Headers:
-    """The fields of a server's answer that go to the client, in their order."""
-    kept: Headers = []
-    named: set[bytes] | None = None
-    for pair in headers:
-        name = pair[0]
-        if name in _RESPONSE or (name[:4] == b"mcp-" and name != b"mcp-session-id"):
-            kept.append(pair)
-        elif name == b"connection" and pair[1] not in _PLAIN_CONNECTION:
-            named = _names(pair[1], named)
-    return _without(kept, named)
-
-
-def _names(connection: bytes, named: set[bytes] | None) -> set[bytes]:
-    """The field names that a value of ``Connection`` lists, with those of earlier ones."""
-    found = {option.strip(b" \t").lower() for option in connection.split(b",")}
-    return found if named is None else found | named
-
-
-def _without(kept: Headers, named: Iterable[bytes] | None) -> Headers:
-    return kept if named is None else [pair for pair in kept if pair[0] not in named]
 
 
 def decode_value(value: bytes) -> str:

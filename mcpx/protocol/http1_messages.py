@@ -25,6 +25,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from mcpx._speedups.heads import TOKEN, VALUE, after
 from mcpx.errors import RemoteProtocolError
 from mcpx.protocol.headers import SINGLE_IN_REQUESTS, SINGLE_IN_RESPONSES, Headers, repeated
 
@@ -63,10 +64,6 @@ def _any_case(word: bytes) -> bytes:
 _LENGTH: Final = _any_case(b"content-length")
 _CODING: Final = _any_case(b"transfer-encoding")
 
-# token = 1*tchar (RFC 9110 section 5.6.2)
-TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
-# field-value without line folding: VCHAR, obs-text, SP and HTAB (RFC 9110 section 5.5)
-VALUE: Final = rb"[\t\x20-\x7e\x80-\xff]*+"
 FIELDS: Final = (
     rb"(?:(?!" + _LENGTH + rb":|" + _CODING + rb":)" + TOKEN + rb":" + VALUE + rb"\r\n"
     rb"|" + _LENGTH + rb": ?[0-9]{1,18}\r\n"
@@ -301,9 +298,19 @@ class HeadReader:
         """Whether nothing of a head has come."""
         return not self._buffer
 
-    def push(self, data: bytes | memoryview) -> tuple[bytes, bytes] | None:
-        """The next head and the bytes after it; None if it is not whole."""
+    def push(self, data: bytes | memoryview, known: bytes = b"") -> tuple[bytes, bytes] | None:
+        """The next head and the bytes after it; None if it is not whole.
+
+        ``known`` is a head that this has given before and the grammar has taken. If the
+        same comes again, it need not be searched for its end: that it has one alone, and
+        begins with no empty line, is known.
+        """
         text: bytes | bytearray
+        if known and not self._buffer:
+            rest = after(data, known)
+            if rest is not None:
+                self._seen = self._blanks = 0
+                return known, rest
         if self._buffer:
             self._buffer += data
             text = self._buffer

@@ -152,11 +152,18 @@ class RequestParser(ABC):
             if self.head is None:
                 if self._closed:
                     return
-                found = self._heads.push(data)
+                found = self._heads.push(data, self._last_raw)
                 if found is None:
                     return
-                raw, data = found
-                self._begin(self._read_head(raw))
+                raw, rest = found
+                head = self._read_head(raw)
+                if len(rest) == head.content_length:
+                    # As a rule one piece is one request.
+                    self._ready.append((head, rest))
+                    self._closed = not head.keep_alive
+                    return
+                self._begin(head)
+                data = rest
             elif self._chunks is not None:
                 pieces: list[bytes] = []
                 after = self._chunks.feed(data, pieces)
@@ -366,7 +373,7 @@ class ResponseParser(ABC):
                 return
             self._begun = True
             if self.head is None:
-                found = self._heads.push(data)
+                found = self._heads.push(data, self._last_raw)
                 if found is None:
                     return
                 raw, data = found
@@ -380,6 +387,10 @@ class ResponseParser(ABC):
                 self.complete = True
             elif self._until_close:
                 self._pieces.append(bytes(data))
+                return
+            elif len(data) == self._left:
+                self._pieces.append(bytes(data))
+                self.complete = True
                 return
             else:
                 part = data[: self._left]

@@ -12,7 +12,7 @@ import pytest
 
 from mcpx._speedups import TWINS
 from mcpx._speedups.frames_py import Frame
-from mcpx.errors import FrameError, RemoteProtocolError
+from mcpx.errors import FrameError, LocalProtocolError, RemoteProtocolError
 
 CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
 
@@ -22,7 +22,7 @@ def outcome(call, *args, **kwargs):
         return call(*args, **kwargs)
     except FrameError as exc:
         return "refused", str(exc), vars(exc)
-    except RemoteProtocolError as exc:
+    except (LocalProtocolError, RemoteProtocolError) as exc:
         return "refused", str(exc), vars(exc)
 
 
@@ -98,7 +98,28 @@ def ndjson(twin, text):
             yield outcome(parser.end)
 
 
-DRIVERS = {"canon": canon, "frames": frames, "ndjson": ndjson, "sse": sse}
+def heads(twin, text):
+    """The text as each part of a head; its words as names, and as what ``Connection`` says."""
+    words = text.split()[:50]
+    named = [(word.lower(), text[:40]) for word in words]
+    for fields in (
+        [(b"x", text)],
+        [(text, b"x")],
+        [(b"mcp-x", b"y"), (b"connection", text), *named],
+    ):
+        for status, chunked in ((200, False), (200, True), (204, False)):
+            framing = {"length": None if chunked else len(text), "chunked": chunked}
+            yield outcome(twin.response_head, status, fields, close=chunked, **framing)
+        yield outcome(twin.request_head, "POST", b"/", fields, length=len(text))
+        yield twin.forwarded_request_headers(fields, frozenset(words[1:]))
+        yield twin.forwarded_response_headers(fields)
+    yield outcome(twin.request_head, text.decode("latin-1"), b"/", (), length=None)
+    yield outcome(twin.request_head, "GET", b"/" + text, (), length=None)
+    for chunks in pieces(text):
+        yield [twin.after(text, chunks[0]), twin.after(memoryview(chunks[-1]), text)]
+
+
+DRIVERS = {"canon": canon, "frames": frames, "heads": heads, "ndjson": ndjson, "sse": sse}
 
 
 def test_every_pair_of_twins_is_fed():

@@ -101,6 +101,8 @@ BAD_FIELDS = [
     (b"x\r\ny", b"a"),
     (b"x: a\r\ny", b"b"),
     (b"x y", b"a"),
+    # To a reader it would be a shorter name.
+    (b"x: y", b"a"),
     (b"", b"a"),
     (b"x\xe9", b"a"),
     (b"content-length", b"5"),
@@ -129,10 +131,7 @@ def test_a_head_that_is_written_holds_the_fields_it_was_given_and_no_others(name
     parser.expect("GET")
     parser.feed(head)
     expected = [(name.lower(), value.strip(b" \t")), (b"content-length", b"0")]
-    # A name with a colon in it is a shorter name to a reader; nothing leaves its line.
-    if b":" not in name:
-        assert parser.head.headers == expected
-    assert len(parser.head.headers) == 2
+    assert parser.head.headers == expected
 
 
 def test_a_requests_head_is_written_and_read_back(impl):

@@ -166,6 +166,52 @@ def test_the_end_of_a_head_is_found_alike_at_any_cuts(parts, cuts):
     assert parted == whole
 
 
+KNOWN = b"GET /a HTTP/1.1\r\na: b\r\n\r\n"
+
+
+def heads_of(pieces, known):
+    """Every head and how it was found, with what the reader says of itself after each piece."""
+    reader, told = head_reader(), []
+    try:
+        for piece in pieces:
+            while piece:
+                found = reader.push(memoryview(piece), *known)
+                told.append((found and found[0], reader.empty))
+                piece = found[1] if found else b""
+    except RemoteProtocolError as exc:
+        told.append((exc.status, exc.message))
+    return told
+
+
+@given(
+    st.lists(
+        st.sampled_from([KNOWN, KNOWN, KNOWN[:-2], KNOWN[:9], b"\r\n", b"\r", b"\n", b"x"]),
+        max_size=8,
+    ),
+    st.lists(st.integers(0, 160), max_size=4),
+)
+@settings(max_examples=500)
+def test_a_head_that_is_known_is_found_as_any_other_is(parts, cuts):
+    data = b"".join(parts)
+    bounds = [0, *sorted({min(cut, len(data)) for cut in cuts}), len(data)]
+    pieces = [data[a:b] for a, b in zip(bounds, bounds[1:], strict=False) if a < b]
+    assert heads_of(pieces, [KNOWN]) == heads_of(pieces, [])
+    assert heads_of(parts, [KNOWN]) == heads_of(parts, [])
+
+
+@pytest.mark.parametrize("begun", [b"x", b"\r", b"GET /a?", KNOWN[:9], KNOWN[:-2], KNOWN[:-1]])
+def test_a_known_head_in_the_middle_of_another_is_none(begun):
+    found = heads_of([begun, KNOWN], [KNOWN])
+    assert found == heads_of([begun, KNOWN], [])
+    assert (KNOWN, True) not in found
+
+
+def test_a_known_head_counts_empty_lines_anew():
+    for known in ([], [KNOWN]):
+        assert heads_of([b"\r\n", b"\r\n", KNOWN, b"\r\n\r\n", KNOWN], known)[-1] == (KNOWN, True)
+        assert heads_of([b"\r\n\r\n", b"\r\n", KNOWN], known)[-1][0] == 400
+
+
 def test_a_head_reader_is_empty_before_between_and_after_blank_lines():
     reader = head_reader()
     assert reader.empty

@@ -352,6 +352,69 @@ def test_the_bounds_are_exact(impl, reader):
     assert reader.requests(impl, [data], body=2)[1] == 413
 
 
+def test_a_request_that_comes_again_is_read_as_at_first_however_it_is_cut(impl, reader):
+    head = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n"
+    closing = head.replace(b"Host", b"Connection: close\r\nHost")
+    bare = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
+    empty = head.replace(b": 3", b": 0")
+    for stream in (
+        [head + b"abc", head + b"def", b"\r\n" + head + b"ghi", head + b"jkl"],
+        [bare, bare, head + b"abc", bare, bare],
+        [empty, empty, empty, head + b"abc", empty],
+        [head + b"abc", closing + b"def", head + b"ghi"],
+        [head + b"abc", head + b"ab"],
+        [head + b"abc", head.replace(b"/a", b"/b") + b"def", head + b"ghi"],
+    ):
+        data = b"".join(stream)
+        alone = []
+        for each in stream:
+            found, status = reader.requests(impl, [each])
+            alone += found
+            if b"close" in each:
+                break
+        assert reader.requests(impl, stream) == (alone, status)
+        assert reader.requests(impl, [data]) == (alone, status)
+        assert reader.requests(impl, [data[at : at + 1] for at in range(len(data))]) == (
+            alone,
+            status,
+        )
+        for at in range(1, len(data)):
+            assert reader.requests(impl, [data[:at], data[at:]]) == (alone, status)
+
+
+def test_nothing_of_one_request_is_seen_in_the_next_of_the_same_head(impl):
+    head = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n"
+    parser = impl.RequestParser(max_header_bytes=999, max_header_count=9, max_body_bytes=9)
+    data = bytearray(head + b"abc")
+    parser.feed(memoryview(data))
+    data[-3:] = b"def"
+    parser.feed(memoryview(data))
+    data[:] = b"x" * len(data)
+    bodies = [parser.take()[1], parser.take()[1]]
+    assert bodies == [b"abc", b"def"]
+    assert [type(body) for body in bodies] == [bytes, bytes]
+    assert parser.idle
+    parser.eof()
+
+
+def test_an_answer_that_comes_again_is_read_as_at_first_however_it_is_cut(impl):
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n"
+    for at in range(1, len(head) + 3):
+        parser = impl.ResponseParser(max_header_bytes=999, max_header_count=9)
+        for body in (b"abc", b"def", b"ghi"):
+            data = bytearray(head + body)
+            parser.expect("POST")
+            parser.feed(memoryview(data)[:at])
+            assert not parser.complete
+            parser.feed(memoryview(data)[at:])
+            data[:] = b"x" * len(data)
+            assert (parser.head.status, parser.take_body()) == (200, body)
+            assert parser.complete and parser.reusable
+        parser.expect("POST")
+        parser.feed(head + b"abcd")
+        assert (parser.take_body(), parser.complete, parser.reusable) == (b"abc", True, False)
+
+
 def test_a_head_in_single_bytes_is_searched_once(impl):
     # 2 MB byte by byte: work that grew with the square would not come to an end here.
     size = 200_000
