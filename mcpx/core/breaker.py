@@ -89,6 +89,11 @@ class Breaker:
     probe may hold its place. ``failures`` are those in a row until now, ``trips`` how
     often it has opened, for good or again.
 
+    ``everybody`` is the generation while the breaker is closed, and ``None`` else. Who
+    finds one there is admitted without asking, and tells of a success with ``succeeded``;
+    of a failure, with ``settle`` and a ticket of that generation. Whoever tells nothing
+    has learned nothing.
+
     Raises ValueError for counts below 1, a cooldown that is negative, a timeout that is
     not above 0, and times that are not finite.
     """
@@ -102,6 +107,7 @@ class Breaker:
         "_probe_timeout_s",
         "_probes",
         "_state",
+        "everybody",
         "failures",
         "trips",
     )
@@ -119,6 +125,7 @@ class Breaker:
         self._opened_s = 0.0
         #: The probes that hold a place, oldest first.
         self._probes: dict[Ticket, None] = {}
+        self.everybody: object | None = None
         self._enter(BreakerState.CLOSED)
 
     def resize(
@@ -202,9 +209,15 @@ class Breaker:
                 self.trips += 1
                 self._enter(BreakerState.OPEN)
 
+    def succeeded(self, generation: object) -> None:
+        """A request that was admitted with ``everybody`` has succeeded."""
+        if generation is self._generation:
+            self.failures = 0
+
     def _enter(self, state: BreakerState) -> None:
         self._state = state
         self._generation = object()
+        self.everybody = self._generation if state is BreakerState.CLOSED else None
         self._probes.clear()
 
 

@@ -8,7 +8,7 @@ nor does a lack of room in the gateway.
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Final, Self
 
 import trio
 
@@ -19,6 +19,10 @@ from mcpx.transport.deadlines import Watch
 
 __all__ = ["Trial"]
 
+# Members of an enumeration are slow to look up.
+_SUCCESS: Final = Outcome.SUCCESS
+_NEUTRAL: Final = Outcome.NEUTRAL
+
 
 class Trial:
     """One exchange under a breaker; without one (``None``) it does nothing.
@@ -27,18 +31,23 @@ class Trial:
         UpstreamUnavailable: the server is left alone now; ``Retry-After`` says how long.
     """
 
-    __slots__ = ("_breaker", "_outcome", "_server", "_ticket", "_watch")
+    __slots__ = ("_breaker", "_generation", "_outcome", "_server", "_ticket", "_watch")
 
     def __init__(self, breaker: Breaker | None, server: str, watch: Watch) -> None:
         self._breaker = breaker
         self._server = server
         self._watch = watch
+        #: Where everybody is admitted; where not, there is a ticket.
+        self._generation: object | None = None
         self._ticket: Ticket | None = None
-        self._outcome = Outcome.NEUTRAL
+        self._outcome = _NEUTRAL
 
     def __enter__(self) -> Self:
         breaker = self._breaker
-        if breaker is not None:
+        if breaker is None:
+            return self
+        self._generation = breaker.everybody
+        if self._generation is None:
             admitted = breaker.admit(trio.current_time())
             if isinstance(admitted, Refusal):
                 after = str(retry_after(admitted.wait_s)).encode()
@@ -58,6 +67,11 @@ class Trial:
         self._settle()
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if error is not None:
+            self._failed(error)
+        self._settle()
+
+    def _failed(self, error: BaseException) -> None:
         if isinstance(error, UpstreamBroken | UpstreamTimeout):
             self._outcome = Outcome.FAILURE
         elif isinstance(error, UpstreamError):
@@ -67,11 +81,20 @@ class Trial:
             # Its deadline, if it was the server that was waited for.
             late = self._watch.expired and self._watch.phase.startswith("upstream")
             self._outcome = Outcome.FAILURE if late else Outcome.NEUTRAL
-        elif error is not None:
+        else:
             self._outcome = Outcome.NEUTRAL
-        self._settle()
 
     def _settle(self) -> None:
-        if self._breaker is not None and self._ticket is not None:
-            self._breaker.settle(self._ticket, self._outcome, trio.current_time())
-            self._ticket = None
+        breaker = self._breaker
+        if breaker is None:
+            return
+        generation, ticket = self._generation, self._ticket
+        # Once.
+        self._generation = self._ticket = None
+        if generation is not None:
+            if self._outcome is _SUCCESS:
+                breaker.succeeded(generation)
+                return
+            ticket = Ticket(generation, 0.0)
+        if ticket is not None:
+            breaker.settle(ticket, self._outcome, trio.current_time())

@@ -23,33 +23,37 @@ __all__ = ["record", "trace_of_message"]
 def record(ex: Exchange, state: State) -> None:
     """Count ``ex``, trace it, and put it into the audit."""
     now = trio.current_time()
-    state.metrics.observe(ex, now - ex.started_s)
+    duration_s = now - ex.started_s
+    state.metrics.observe(ex, duration_s)
     if ex.outcome == "page":
         return
     if ex.trace is not None and ex.trace.sampled:
         _trace(ex, ex.trace, state, now)
-    if state.audit is None:
+    audit = state.audit
+    if audit is None:
         return
-    state.audit.put(
+    route = ex.route
+    # By position, in the order of its fields: by name they cost five times as much.
+    audit.put(
         AuditRecord(
-            time=time.time(),
-            server=ex.route.name if ex.route is not None else "",
-            http_method=ex.request.method,
-            method=ex.method,
-            tool=ex.tool or "",
-            target=ex.name if ex.kind is not Kind.TOOL else None,
-            client=ex.principal.name,
-            client_ip=ex.client_ip,
-            session=ex.session or b"",
-            request_id=ex.request_id.decode("ascii"),
-            allowed=ex.allowed,
-            reason=ex.reason,
-            rule=ex.rule,
-            status=ex.status,
-            outcome=ex.outcome,
-            duration_s=now - ex.started_s,
-            arguments=_arguments(ex),
-            cache=ex.cache,
+            time.time(),
+            route.name if route is not None else "",
+            ex.method,
+            ex.request.method,
+            ex.tool,
+            ex.principal.name,
+            ex.client_ip,
+            ex.session,
+            ex.request_id.decode("ascii"),
+            ex.allowed,
+            ex.reason,
+            ex.rule,
+            ex.status,
+            ex.outcome,
+            duration_s,
+            _arguments(ex) if ex.snapshot.config.audit.arguments else None,
+            ex.name if ex.kind is not Kind.TOOL else None,
+            ex.cache,
         )
     )
 
@@ -91,6 +95,6 @@ def trace_of_message(ex: Exchange) -> tuple[str | None, str | None]:
 
 def _arguments(ex: Exchange) -> bytes | None:
     frame = ex.frame
-    if not ex.snapshot.config.audit.arguments or frame is None or frame.arguments is None:
+    if frame is None or frame.arguments is None:
         return None
     return ex.request.body[frame.arguments[0] : frame.arguments[1]]

@@ -20,14 +20,20 @@ from functools import lru_cache
 from typing import Final, Protocol
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from mcpx.services.json_line import json_line
+from mcpx.services.json_line import json_line, shown
 
-__all__ = ["AuditRecord", "Redacting", "line_of", "lost_line", "timestamp"]
+__all__ = ["AuditRecord", "Lines", "Redacting", "lost_line", "timestamp"]
 
 #: A name or a reason longer than this is cut; the rest of it tells a reader nothing.
 MAX_TEXT: Final = 1024
 MASK: Final = "***"
+#: How many texts, and how many sessions, are remembered; longer ones (characters) are not.
+MOST_REMEMBERED: Final = 1024
+LONGEST_REMEMBERED: Final = 256
+
+_encode: Final = msgspec.json.Encoder().encode
 
 #: Outcomes that are no trouble; every other one makes the line a warning.
 _QUIET: Final = frozenset({"", "ok"})
@@ -99,20 +105,138 @@ def _second(time_s: int) -> str:
     return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def line_of(record: AuditRecord, redactor: Redacting | None) -> bytes:
-    """The record as one line, its newline included. Never raises."""
-    try:
-        return json_line(_members(record, redactor))
-    except Exception as exc:
-        # Whatever is wrong with this record must not keep the others from being written.
-        return json_line(
-            {
-                "level": "WARN",
-                "msg": "audit.unwritable",
-                "request_id": str(record.request_id),
-                "error": type(exc).__name__,
-            }
+class Lines:
+    """Makes lines of records, with one redactor.
+
+    Most records say what one before them said: what became of short texts, and of session
+    ids, is remembered, ``MOST_REMEMBERED`` of each. A redactor is thus asked once for a text
+    that comes again; another redactor needs another ``Lines``. For one thread at a time.
+    """
+
+    __slots__ = ("_at", "_digests", "_milliseconds", "_texts", "redactor")
+
+    def __init__(self, redactor: Redacting | None) -> None:
+        self.redactor = redactor
+        self._texts: dict[str, str] = {}
+        self._digests: dict[bytes | str, str] = {}
+        self._milliseconds: int | None = None
+        self._at = ""
+
+    def line(self, record: AuditRecord) -> bytes:
+        """The record as one line, its newline included. Never raises."""
+        try:
+            line = self._line(record)
+            try:
+                return shown(_encode(line))
+            except UnicodeEncodeError:
+                # A lone surrogate.
+                members = msgspec.structs.asdict(line).items()
+                return json_line({name: value for name, value in members if value is not UNSET})
+        except Exception as exc:
+            # Whatever is wrong with this record must not keep the others from being written.
+            return json_line(
+                {
+                    "level": "WARN",
+                    "msg": "audit.unwritable",
+                    "request_id": str(record.request_id),
+                    "error": type(exc).__name__,
+                }
+            )
+
+    def _line(self, record: AuditRecord) -> _Line:
+        milliseconds = int(record.time * 1000)
+        if milliseconds != self._milliseconds:
+            self._milliseconds, self._at = milliseconds, timestamp(record.time)
+        allowed, status, outcome = record.allowed, record.status, record.outcome
+        quiet = allowed and status < 400 and outcome in _QUIET
+        tool, target, session = record.tool, record.target, record.session
+        client, client_ip = record.client, record.client_ip
+        reason, rule = record.reason, record.rule
+        method = record.method or record.http_method
+        texts = self._texts
+        # By position, as there are so many: by name they would cost five times as much.
+        return _Line(
+            self._at,
+            "INFO" if quiet else "WARN",
+            "mcp.request" if quiet else _kind(outcome),
+            record.server,
+            method if len(method) <= MAX_TEXT else _cut(method),
+            (texts.get(tool) or self._text(tool)) if tool else UNSET,
+            (texts.get(target) or self._text(target)) if target else UNSET,
+            allowed,
+            "allow" if allowed else "deny",
+            (client if len(client) <= MAX_TEXT else _cut(client)) if client else UNSET,
+            (client_ip if len(client_ip) <= MAX_TEXT else _cut(client_ip)) if client_ip else UNSET,
+            (self._digests.get(session) or self._digest(session)) if session else UNSET,
+            _cut(record.request_id),
+            self._reason(reason, outcome) if reason else UNSET,
+            (texts.get(rule) or self._text(rule)) if rule else UNSET,
+            status,
+            outcome,
+            round(record.duration_s * 1000, 3),
+            record.cache or UNSET,
+            UNSET if record.arguments is None else self._arguments(record),
         )
+
+    def _text(self, text: str) -> str:
+        """The text as the redactor leaves it, and cut; remembered if it is short."""
+        shown_of_it = _cut(_redacted(text, self.redactor))
+        if len(text) <= LONGEST_REMEMBERED:
+            if len(self._texts) >= MOST_REMEMBERED:
+                self._texts.clear()
+            self._texts[text] = shown_of_it
+        return shown_of_it
+
+    def _reason(self, reason: str, outcome: str) -> str:
+        # What is said of a missing credential is the gateway's own text, and speaks of tokens.
+        if outcome == "unauthorized":
+            return _cut(reason)
+        return self._texts.get(reason) or self._text(reason)
+
+    def _digest(self, session: bytes | str) -> str:
+        digest = _digest(session)
+        if len(session) <= LONGEST_REMEMBERED:
+            if len(self._digests) >= MOST_REMEMBERED:
+                self._digests.clear()
+            self._digests[session] = digest
+        return digest
+
+    def _arguments(self, record: AuditRecord) -> object:
+        """What may be recorded of the arguments: a value that is known to become JSON."""
+        if self.redactor is None or record.arguments is None:
+            return UNSET
+        try:
+            shown_of_them = self.redactor.arguments(record.tool or "", record.arguments)
+            return msgspec.Raw(_encode(shown_of_them))
+        except Exception:
+            # What can't be masked is not shown.
+            return MASK
+
+
+class _Line(msgspec.Struct, gc=False):
+    """The members of a line, in their order; what is ``UNSET`` is left out."""
+
+    time: str
+    level: str
+    msg: str
+    server: str
+    method: str
+    tool: str | UnsetType
+    target: str | UnsetType
+    allowed: bool
+    decision: str
+    client: str | UnsetType
+    client_ip: str | UnsetType
+    session: str | UnsetType
+    request_id: str
+    reason: str | UnsetType
+    rule: str | UnsetType
+    status: int
+    outcome: str
+    duration_ms: float
+    cache: str | UnsetType
+    #: Absent, the mask, or JSON that the redactor made.
+    arguments: object
 
 
 def lost_line(count: int, time_s: float) -> bytes:
@@ -122,55 +246,9 @@ def lost_line(count: int, time_s: float) -> bytes:
     )
 
 
-def _members(record: AuditRecord, redactor: Redacting | None) -> dict[str, object]:
-    quiet = record.allowed and record.status < 400 and record.outcome in _QUIET
-    line: dict[str, object] = {
-        "time": timestamp(record.time),
-        "level": "INFO" if quiet else "WARN",
-        # A finding about a tool is no request, and would be counted as one.
-        "msg": "mcp.integrity" if record.outcome.startswith("integrity_") else "mcp.request",
-        "server": record.server,
-        "method": _cut(record.method or record.http_method),
-    }
-    if record.tool:
-        line["tool"] = _cut(_redacted(record.tool, redactor))
-    if record.target:
-        line["target"] = _cut(_redacted(record.target, redactor))
-    line["allowed"] = record.allowed
-    line["decision"] = "allow" if record.allowed else "deny"
-    if record.client:
-        line["client"] = _cut(record.client)
-    if record.client_ip:
-        line["client_ip"] = _cut(record.client_ip)
-    if record.session:
-        line["session"] = _digest(record.session)
-    line["request_id"] = _cut(record.request_id)
-    if record.reason:
-        # What is said of a missing credential is the gateway's own text, and speaks of tokens.
-        own = record.outcome == "unauthorized"
-        line["reason"] = _cut(record.reason if own else _redacted(record.reason, redactor))
-    if record.rule:
-        line["rule"] = _cut(_redacted(record.rule, redactor))
-    line["status"] = record.status
-    line["outcome"] = record.outcome
-    line["duration_ms"] = round(record.duration_s * 1000, 3)
-    if record.cache:
-        line["cache"] = record.cache
-    if record.arguments is not None and redactor is not None:
-        line["arguments"] = _arguments(record, redactor)
-    return line
-
-
-def _arguments(record: AuditRecord, redactor: Redacting) -> object:
-    """What may be recorded of the arguments: a value that is known to become JSON."""
-    assert record.arguments is not None
-    try:
-        return msgspec.Raw(
-            msgspec.json.encode(redactor.arguments(record.tool or "", record.arguments))
-        )
-    except Exception:
-        # What can't be masked is not shown.
-        return MASK
+def _kind(outcome: str) -> str:
+    # A finding about a tool is no request, and would be counted as one.
+    return "mcp.integrity" if outcome.startswith("integrity_") else "mcp.request"
 
 
 def _redacted(text: str, redactor: Redacting | None) -> str:

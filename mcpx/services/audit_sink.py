@@ -118,10 +118,7 @@ class _Lines:
         while taken < len(lines):
             if taken and time.monotonic() >= until:
                 break
-            end, size = taken + 1, len(lines[taken])
-            while end < len(lines) and size + len(lines[end]) <= largest:
-                size += len(lines[end])
-                end += 1
+            end = taken + max(1, _within(lines, taken, largest))
             piece = b"".join(lines[taken:end])
             done, error = self._push(fd, memoryview(piece), regular=regular, until=until)
             if done < len(piece):
@@ -284,13 +281,9 @@ class FileSink:
         """How many lines still go into this file; 0 if it must be rotated before the next."""
         if not self._max_bytes or not self._regular:
             return len(lines) - first
-        size, count = self._size, 0
-        for line in lines[first:]:
-            if size and size + len(line) > self._max_bytes:
-                break
-            size += len(line)
-            count += 1
-        return count
+        count = _within(lines, first, self._max_bytes - self._size)
+        # A line too long for any file.
+        return count if count or self._size else 1
 
     def _current_fd(self) -> int:
         if self._fd is None:
@@ -387,6 +380,17 @@ class FileSink:
 
     def _numbered(self, number: int) -> str:
         return f"{self._path}.{number}"
+
+
+def _within(lines: Sequence[bytes], first: int, room: int) -> int:
+    """How many lines, from the ``first`` on, have ``room`` bytes at the most together."""
+    if not first and sum(map(len, lines)) <= room:
+        return len(lines)
+    end = first
+    while end < len(lines) and len(lines[end]) <= room:
+        room -= len(lines[end])
+        end += 1
+    return end - first
 
 
 def _move(source: str, target: str) -> None:

@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["json_line"]
+__all__ = ["json_line", "shown"]
 
 _UNSAFE: Final = re.compile(
     rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\x8e\x8f\xa8-\xae]|\xe2\x81[\xa6-\xa9]|\xef\xbb\xbf"
@@ -39,6 +39,11 @@ def json_line(members: Mapping[str, object]) -> bytes:
                 for key, value in members.items()
             }
         )
+    return shown(text)
+
+
+def shown(text: bytes) -> bytes:
+    """JSON that msgspec made, as a line: with its newline, and safe to show."""
     if text.isascii() and b"\x7f" not in text:
         return text + b"\n"
     return _UNSAFE.sub(_escaped, text) + b"\n"

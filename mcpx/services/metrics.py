@@ -7,8 +7,9 @@ configured server, a known method, a tool that a policy names or a server listed
 configured client, or ``other``; so the number of series is bounded by what the operator
 wrote down.
 
-Counting an exchange is a few dict operations, without a lock and without a child object
-for each series. The numbers are copied in that thread (microseconds), and the text, which
+Counting an exchange is one look for the cell of its kind, without a lock. A cell's name
+consists of labels, so that clients can't make more of them either, and the series are made
+of the cells when the page is, or the labels change. The numbers are copied in that thread (microseconds), and the text, which
 costs about 15 microseconds a line, is made of the copy in a worker thread, at most once a
 second, whoever asks.
 
@@ -17,6 +18,8 @@ requests for it are ``other``), until more than ``MAX_RETIRED`` names have been 
 
 Durations are counted once, in seconds; the histogram in milliseconds is the same one with
 other names for its bounds.
+
+It is long because what is counted and how it is shown are in one file.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import time
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import trio
 from prometheus_client import CollectorRegistry, generate_latest
@@ -47,6 +50,7 @@ CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 RENDER_TTL_S: Final = 1.0
 MAX_RETIRED: Final = 256
 MAX_TOOL_NAME: Final = 128
+MAX_CELLS: Final = 1024
 
 OTHER: Final = "other"
 _VERBS: Final = frozenset({"GET", "POST", "DELETE", "OPTIONS", "HEAD", "PUT", "PATCH"})
@@ -140,6 +144,36 @@ class _Durations:
         self.total_s = 0.0
 
 
+class _Kind(NamedTuple):
+    """What the series tell apart of exchanges; with labels, the name of a cell.
+
+    ``hundreds`` is the first digit of the status, ``judged`` whether the policies were asked.
+    """
+
+    server: str
+    method: str
+    hundreds: int
+    outcome: str
+    tool: str | None
+    client: str
+    cache: str
+    allowed: bool
+    judged: bool
+
+
+class _Cell:
+    """How many exchanges of one kind there were, and where their durations go."""
+
+    __slots__ = ("count", "durations")
+
+    def __init__(self, durations: _Durations) -> None:
+        self.count = 0
+        self.durations = durations
+
+
+# A plain tuple is made faster, and is equal.
+_Cells = dict[tuple[str, str, int, str, str | None, str, str, bool, bool], _Cell]
+
 Series = defaultdict[tuple[str, ...], int]
 # Name, help, names of the labels, their values to the count.
 _Counts = tuple[str, str, tuple[str, ...], dict[tuple[str, ...], int]]
@@ -172,6 +206,8 @@ class Metrics:
         self._breakers: Callable[[], Mapping[str, tuple[int, int]]] = dict
         self._cache: Callable[[], tuple[int, int]] = _nothing
         self._in_flight = 0
+        #: What was counted since the series were brought up to date, by labels alone.
+        self._cells: _Cells = {}
         # By server first wherever there is a server: `_forget` relies on it.
         self._requests = Series(int)
         self._tool_calls = Series(int)
@@ -200,6 +236,7 @@ class Metrics:
 
     def set_servers(self, names: Iterable[str]) -> None:
         """The servers that are configured now."""
+        self._empty_cells()
         servers = frozenset(names)
         for name in sorted(self._servers - servers):
             self._retired[name] = None
@@ -227,6 +264,7 @@ class Metrics:
 
     def set_clients(self, names: Iterable[str]) -> None:
         """The clients that are configured now."""
+        self._empty_cells()
         # What the one shared token is called.
         self._clients = frozenset(names) | {"default"}
 
@@ -248,58 +286,94 @@ class Metrics:
         self._in_flight += 1
 
     def observe(self, ex: Observed, duration_s: float) -> None:
-        """Count a finished exchange. About two microseconds."""
+        """Count a finished exchange. About a microsecond."""
         self._in_flight -= 1
         outcome = ex.outcome
         if outcome == "page":
             return
         route = ex.route
-        server = route.name if route is not None and route.name in self._servers else OTHER
+        kind = (
+            route.name if route is not None else OTHER,
+            ex.method,
+            ex.status // 100,
+            outcome,
+            ex.tool,
+            ex.principal.name,
+            ex.cache,
+            ex.allowed,
+            ex.policy is not None,
+        )
+        cell = self._cells.get(kind)
+        if cell is None:
+            cell = self._cell(_Kind(*kind))
+        cell.count += 1
+        durations = cell.durations
+        durations.counts[bisect_left(_BOUNDS_S, duration_s)] += 1
+        durations.total_s += duration_s
+
+    def _cell(self, ex: _Kind) -> _Cell:
+        """The cell of such exchanges: those that have the same labels share one."""
+        server = ex.server if ex.server in self._servers else OTHER
         method = ex.method
         if method not in _METHODS:
             method = OTHER
-        self._requests[server, method, _CLASSES.get(ex.status // 100, OTHER)] += 1
-        durations = self._durations.get(server)
-        if durations is None:
-            durations = self._durations[server] = _Durations()
-        durations.counts[bisect_left(_BOUNDS_S, duration_s)] += 1
-        durations.total_s += duration_s
-        result = _RESULTS.get(outcome)
-        if ex.cache:
-            self._cache_lookups[server, self._label(server, ex.tool or ""), ex.cache] += 1
-        if result is None:
-            self._refused(outcome)
-        elif ex.cache != "hit":
-            self._results[server, result] += 1
-            if result == "transport_error":
-                self._upstream_errors[server, _UPSTREAM_ERRORS[outcome]] += 1
-            elif result == "http_error" and ex.status >= 500:
-                self._upstream_errors[server, "http_5xx"] += 1
-        if ex.policy is not None:
-            self._decided(ex, server, method, outcome)
-
-    def _refused(self, outcome: str) -> None:
-        if outcome == "unauthorized":
-            self._auth_failures += 1
-        elif outcome == "limited":
-            self._rate_limit_hits += 1
-        elif outcome == "shed":
-            self._overloads += 1
-
-    def _decided(self, ex: Observed, server: str, method: str, outcome: str) -> None:
-        """Count what the policies said, where a message was judged."""
-        denied = outcome == "denied"
-        if method not in _VERBS:
-            self._decisions[server, "deny" if denied else "allow"] += 1
-        tool = ex.tool
-        # A call that was held up after the policies (by a limit, say) is none.
-        if tool is None or not (denied or ex.allowed):
-            return
-        tool = self._label(server, tool)
-        client = ex.principal.name
+        tool = None if ex.tool is None else self._label(server, ex.tool)
+        client = ex.client
         if client and client not in self._clients:
             client = OTHER
-        self._tool_calls[server, tool, "deny" if denied else "allow", client] += 1
+        kind = ex._replace(server=server, method=method, tool=tool, client=client)
+        cell = self._cells.get(kind)
+        if cell is None:
+            if len(self._cells) >= MAX_CELLS:
+                self._empty_cells()
+            durations = self._durations.get(server)
+            if durations is None:
+                durations = self._durations[server] = _Durations()
+            cell = self._cells[kind] = _Cell(durations)
+        return cell
+
+    def _empty_cells(self) -> None:
+        """Count what the cells hold, and forget them."""
+        cells, self._cells = self._cells, {}
+        for kind, cell in cells.items():
+            self._count(_Kind(*kind), cell.count)
+
+    def _count(self, ex: _Kind, count: int) -> None:
+        """Add so many exchanges of one kind to the series."""
+        server, outcome = ex.server, ex.outcome
+        self._requests[server, ex.method, _CLASSES.get(ex.hundreds, OTHER)] += count
+        result = _RESULTS.get(outcome)
+        if ex.cache:
+            tool = OTHER if ex.tool is None else ex.tool
+            self._cache_lookups[server, tool, ex.cache] += count
+        if result is None:
+            self._refused(outcome, count)
+        elif ex.cache != "hit":
+            self._results[server, result] += count
+            if result == "transport_error":
+                self._upstream_errors[server, _UPSTREAM_ERRORS[outcome]] += count
+            elif result == "http_error" and ex.hundreds >= 5:
+                self._upstream_errors[server, "http_5xx"] += count
+        if ex.judged:
+            self._decided(ex, count)
+
+    def _refused(self, outcome: str, count: int) -> None:
+        if outcome == "unauthorized":
+            self._auth_failures += count
+        elif outcome == "limited":
+            self._rate_limit_hits += count
+        elif outcome == "shed":
+            self._overloads += count
+
+    def _decided(self, ex: _Kind, count: int) -> None:
+        """Count what the policies said, where a message was judged."""
+        denied = ex.outcome == "denied"
+        decision = "deny" if denied else "allow"
+        if ex.method not in _VERBS:
+            self._decisions[ex.server, decision] += count
+        # A call that was held up after the policies (by a limit, say) is none.
+        if ex.tool is not None and (denied or ex.allowed):
+            self._tool_calls[ex.server, ex.tool, decision, ex.client] += count
 
     def _label(self, server: str, tool: str) -> str:
         known = self._tools.get(server)
@@ -360,6 +434,7 @@ class Metrics:
         )
 
     def _copy(self) -> _Copy:
+        self._empty_cells()
         breakers = dict(self._breakers())
         entries, evictions = self._cache()
         gauges = (

@@ -110,6 +110,19 @@ async def test_records_that_come_together_share_one_call(nursery, mock_clock):
     await until(lambda: sink.calls == [50])
 
 
+async def test_a_trickle_of_records_does_not_wake_the_thread_for_each(nursery, autojump_clock):
+    sink = Memory()
+    log = log_of(sink, flush_interval_s=0.05)
+    await nursery.start(log.run)
+    for n in range(300):
+        log.put(record(n))
+        await trio.sleep(0.001)
+    await log.flush()
+    assert len(sink.ids) == 300
+    # Three tenths of a second, a twentieth each; the pace of the thread itself is no one's.
+    assert len(sink.calls) <= 8
+
+
 async def test_a_batch_that_is_full_does_not_wait_for_more(nursery, mock_clock):
     sink = Memory()
     log = log_of(sink, flush_interval_s=3600, batch=10)
@@ -385,17 +398,20 @@ async def test_the_redactor_may_be_replaced_while_it_runs(nursery):
             return self.word
 
         def text(self, text):
-            return text
+            return f"{self.word} {text}"
 
     sink = Memory()
     log = log_of(sink, redactor=Saying("one"))
     await nursery.start(log.run)
-    log.put(record(arguments=b"{}"))
+    log.put(record(arguments=b"{}", tool="t", reason="r"))
     await log.flush()
     log.redactor = Saying("two")
-    log.put(record(arguments=b"{}"))
+    # What the first one left of the same texts is not used again.
+    log.put(record(arguments=b"{}", tool="t", reason="r"))
     await log.flush()
     assert [line["arguments"] for line in sink.lines] == ["one", "two"]
+    assert [line["tool"] for line in sink.lines] == ["one t", "two t"]
+    assert [line["reason"] for line in sink.lines] == ["one r", "two r"]
 
 
 async def test_the_length_of_the_queue_is_shown_to_whoever_counts(nursery):

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcpx.services.audit_record import MAX_TEXT, AuditRecord, line_of, lost_line, timestamp
+from mcpx.services.audit_record import (
+    LONGEST_REMEMBERED,
+    MAX_TEXT,
+    MOST_REMEMBERED,
+    AuditRecord,
+    Lines,
+    lost_line,
+    timestamp,
+)
 
 
 class Masking:
@@ -32,6 +40,10 @@ class Broken:
 
 def record(**fields):
     return AuditRecord(**{"time": 1_700_000_000.1239, **fields})
+
+
+def line_of(one, redactor):
+    return Lines(redactor).line(one)
 
 
 def parsed(one, redactor=None):
@@ -153,6 +165,96 @@ def test_long_names_are_cut():
     line = parsed(record(tool="x" * 100_000, method="m" * 100_000))
     assert len(line["tool"]) == MAX_TEXT + 1
     assert len(line["method"]) == MAX_TEXT + 1
+
+
+def test_the_bytes_of_a_line_are_these():
+    one = record(
+        server="files",
+        method="tools/call",
+        tool="read",
+        client="alice",
+        client_ip="::1",
+        session=b"sealed",
+        request_id="a/b+c=",
+        allowed=False,
+        reason='no "\u202e" Grüße\n\x7f',
+        rule="deny_tools",
+        status=403,
+        outcome="denied",
+        duration_s=0.0005,
+        cache="miss",
+        arguments=b'{"a":[1.5,null,"\xe2\x80\xa8"]}',
+    )
+    expected = (
+        '{"time":"2023-11-14T22:13:20.123Z","level":"WARN","msg":"mcp.request","server":"files",'
+        '"method":"tools/call","tool":"read","allowed":false,"decision":"deny","client":"alice",'
+        f'"client_ip":"::1","session":"{hashlib.sha256(b"sealed").hexdigest()[:8]}",'
+        '"request_id":"a/b+c=","reason":"no \\"\\u202e\\" Grüße\\n\\u007f","rule":"deny_tools",'
+        '"status":403,"outcome":"denied","duration_ms":0.5,"cache":"miss",'
+        '"arguments":{"a":[1.5,null,"\\u2028"]}}\n'
+    ).encode()
+    lines = Lines(Masking())
+    # The second is made from what is remembered of the first.
+    assert [lines.line(one), lines.line(one)] == [expected, expected]
+
+
+def test_a_finding_about_a_tool_is_no_request():
+    assert parsed(record(outcome="integrity_changed"))["msg"] == "mcp.integrity"
+
+
+class Counting(Masking):
+    """Counts what it is asked."""
+
+    asked = 0
+
+    def text(self, text):
+        self.asked += 1
+        return super().text(text)
+
+
+def test_a_text_that_comes_again_is_redacted_once():
+    redactor = Counting()
+    lines = Lines(redactor)
+    one = record(tool="x-hunter2", target="hunter2", reason="hunter2 is no", rule="a hunter2")
+    first = lines.line(one)
+    assert b"hunter2" not in first
+    assert [lines.line(one) for _ in range(5)] == [first] * 5
+    assert redactor.asked == 4
+
+
+def test_the_same_text_is_shown_or_not_by_what_it_is():
+    lines = Lines(Masking())
+    own = record(outcome="unauthorized", reason="hunter2", allowed=False)
+    others = record(outcome="denied", reason="hunter2", allowed=False)
+    shown = [json.loads(lines.line(one))["reason"] for one in (own, others, own)]
+    assert shown == ["hunter2", "***", "hunter2"]
+
+
+def test_what_is_remembered_is_bounded():
+    lines = Lines(Masking())
+    for n in range(MOST_REMEMBERED * 2 + 5):
+        lines.line(record(tool=f"t{n}", session=b"s%d" % n))
+    assert len(lines._texts) == len(lines._digests) == 5
+    lines.line(record(tool="x" * (LONGEST_REMEMBERED + 1), session=b"x" * (LONGEST_REMEMBERED + 1)))
+    assert len(lines._texts) == len(lines._digests) == 5
+
+
+def test_sessions_are_told_apart_by_what_they_are():
+    lines = Lines(None)
+    digests = [
+        json.loads(lines.line(record(session=session)))["session"]
+        for session in (b"a", b"b", b"a", "a", b"x" * 1000)
+    ]
+    assert digests == [
+        hashlib.sha256(raw).hexdigest()[:8] for raw in (b"a", b"b", b"a", b"a", b"x" * 1000)
+    ]
+
+
+def test_time_goes_on_between_the_lines():
+    lines = Lines(None)
+    times = [1.0, 1.0004, 1.0015, 2.0, 1.0]
+    shown = [json.loads(lines.line(record(time=time)))["time"][17:] for time in times]
+    assert shown == ["01.000Z", "01.000Z", "01.001Z", "02.000Z", "01.000Z"]
 
 
 texts = st.text() | st.text(alphabet='\n\r\x1b\x85\u2028\u202e\ud800"\\a')

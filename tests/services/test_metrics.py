@@ -185,6 +185,61 @@ async def test_what_clients_make_up_becomes_other():
     assert found['mcpx_requests_total{method="ping",server="other",status_code="2xx"}'] == 300
 
 
+def test_what_clients_make_up_is_not_remembered():
+    metrics = made()
+    for n in range(300):
+        count(metrics, exchange(f"made-up-{n}"))
+        count(metrics, exchange(method=f"made/up{n}"))
+        count(metrics, call(f"tool-{n}", f"client-{n}"))
+    assert len(metrics._cells) == 3
+
+
+async def test_many_kinds_of_exchanges_are_all_counted_and_few_of_them_remembered():
+    metrics = made(MetricsConfig(max_tools=module.MAX_CELLS + 100))
+    names = [f"t{n}" for n in range(module.MAX_CELLS + 50)]
+    metrics.learn_tools("files", names)
+    for name in names * 2:
+        count(metrics, call(name))
+        assert len(metrics._cells) <= module.MAX_CELLS
+    found = await samples(metrics)
+    calls = [found[f'mcpx_tool_calls_total{{client="",decision="allow",server="files",tool="{name}"}}']
+             for name in names]  # fmt: skip
+    assert set(calls) == {2}
+    assert found['mcpx_request_duration_seconds_count{server="files"}'] == 2 * len(names)
+
+
+async def test_names_that_are_taken_back_or_given_count_from_then_on():
+    metrics = made()
+    for _ in range(2):
+        count(metrics, call("read", "alice"))
+        count(metrics, call("later", "bob"))
+    metrics.set_clients(["bob"])
+    metrics.learn_tools("files", ["later"])
+    for _ in range(3):
+        count(metrics, call("read", "alice"))
+        count(metrics, call("later", "bob"))
+    found = await samples(metrics)
+    assert {
+        (s.split('"')[1], s.split('"')[7]): v
+        for s, v in found.items()
+        if s.startswith("mcpx_tool_calls")
+    } == {
+        ("alice", "read"): 2,
+        ("other", "other"): 2,
+        ("other", "read"): 3,
+        ("bob", "later"): 3,
+    }
+
+
+async def test_the_page_may_be_made_between_two_exchanges():
+    metrics = made()
+    for n in range(1, 4):
+        count(metrics, call("read", "alice"))
+        found = await samples(metrics)
+        assert found['mcpx_results_total{result="ok",server="files"}'] == n
+        assert found['mcpx_request_duration_seconds_count{server="files"}'] == n
+
+
 async def test_known_tools_and_clients_keep_their_names():
     metrics = made()
     count(metrics, call("read", "alice"))
