@@ -1,8 +1,7 @@
 """What the gateway counts, and the page that shows it to Prometheus.
 
-What it is: plain numbers in plain dicts, changed by the one thread that serves requests,
-and a collector that turns a copy of them into ``prometheus_client``'s families when the
-page is asked for. What it must never do: let a client choose labels. A label is a
+What it is: plain numbers in plain dicts, changed by the one thread that serves requests.
+``services/exposition.py`` makes the page of a copy of them. What it must never do: let a client choose labels. A label is a
 configured server, a known method, a tool that a policy names or a server listed, a
 configured client, or ``other``; so the number of series is bounded by what the operator
 wrote down.
@@ -19,7 +18,7 @@ requests for it are ``other``), until more than ``MAX_RETIRED`` names have been 
 Durations are counted once, in seconds; the histogram in milliseconds is the same one with
 other names for its bounds.
 
-It is long because what is counted and how it is shown are in one file.
+It is long because everything that is counted is in one file.
 """
 
 from __future__ import annotations
@@ -27,24 +26,16 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple, Protocol
 
 import trio
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.metrics_core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
-from prometheus_client.registry import Collector
 
 from mcpx.config.model import MetricsConfig
 from mcpx.protocol.mcp import CLIENT_METHODS
 from mcpx.services.recent import Recent
 
-__all__ = ["CONTENT_TYPE", "Metrics", "Observed"]
+__all__ = ["BOUNDS_MS", "CONTENT_TYPE", "Counted", "Metrics", "Observed"]
 
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 RENDER_TTL_S: Final = 1.0
@@ -58,10 +49,8 @@ _METHODS: Final = CLIENT_METHODS | _VERBS
 _CLASSES: Final = {2: "2xx", 3: "3xx", 4: "4xx", 5: "5xx"}
 
 # Upper bounds as both units write them. The last bucket has none.
-_BOUNDS_MS: Final = ("1", "5", "10", "25", "50", "100", "250", "500", "1000", "5000", "10000")
-_BOUNDS_S: Final = tuple(float(bound) / 1000 for bound in _BOUNDS_MS)
-_LE_S: Final = (*map(str, _BOUNDS_S), "+Inf")
-_LE_MS: Final = (*_BOUNDS_MS, "+Inf")
+BOUNDS_MS: Final = ("1", "5", "10", "25", "50", "100", "250", "500", "1000", "5000", "10000")
+_BOUNDS_S: Final = tuple(float(bound) / 1000 for bound in BOUNDS_MS)
 
 #: An exchange's outcome to the result that a server gave. Others never reached a server.
 _RESULTS: Final = {
@@ -140,7 +129,7 @@ class _Durations:
     __slots__ = ("counts", "total_s")
 
     def __init__(self) -> None:
-        self.counts = [0] * len(_LE_S)
+        self.counts = [0] * (len(_BOUNDS_S) + 1)
         self.total_s = 0.0
 
 
@@ -177,7 +166,22 @@ _Cells = dict[tuple[str, str, int, str, str | None, str, str, bool, bool], _Cell
 Series = defaultdict[tuple[str, ...], int]
 # Name, help, names of the labels, their values to the count.
 _Counts = tuple[str, str, tuple[str, ...], dict[tuple[str, ...], int]]
-_DurationCounts = dict[str, tuple[tuple[int, ...], float]]
+
+
+class Counted(NamedTuple):
+    """The numbers at one moment, which nobody changes any more.
+
+    Gauges and totals are (name, help, value). ``durations`` has for each server the counts
+    of its buckets and the sum in seconds, ``breakers`` the states as numbers.
+    """
+
+    version: str
+    gauges: Iterable[tuple[str, str, float]]
+    totals: Iterable[tuple[str, str, int]]
+    series: Iterable[_Counts]
+    durations: Mapping[str, tuple[tuple[int, ...], float]]
+    breakers: Mapping[str, int]
+    milliseconds: bool
 
 
 class Metrics:
@@ -426,14 +430,12 @@ class Metrics:
         return await self._page.get((), self._render)
 
     async def _render(self) -> bytes:
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(self._copy())
         # Abandoned if cancelled: it is made of a copy that nobody else has.
         return await trio.to_thread.run_sync(
-            generate_latest, registry, abandon_on_cancel=True, limiter=self._thread
+            _page, self._copy(), abandon_on_cancel=True, limiter=self._thread
         )
 
-    def _copy(self) -> _Copy:
+    def _copy(self) -> Counted:
         self._empty_cells()
         breakers = dict(self._breakers())
         entries, evictions = self._cache()
@@ -481,7 +483,7 @@ class Metrics:
             server: (tuple(found.counts), found.total_s)
             for server, found in self._durations.items()
         }
-        return _Copy(
+        return Counted(
             version=self._version,
             gauges=gauges,
             totals=totals,
@@ -492,73 +494,11 @@ class Metrics:
         )
 
 
-class _Copy(Collector):
-    """The numbers at one moment, which nobody changes any more."""
+def _page(counted: Counted) -> bytes:
+    """On a worker thread. What writes the page is loaded when the first one is asked for."""
+    from mcpx.services.exposition import page
 
-    def __init__(
-        self,
-        *,
-        version: str,
-        gauges: Iterable[tuple[str, str, float]],
-        totals: Iterable[tuple[str, str, int]],
-        series: Iterable[_Counts],
-        durations: _DurationCounts,
-        breakers: Mapping[str, int],
-        milliseconds: bool,
-    ) -> None:
-        self._breakers = breakers
-        self._version = version
-        self._gauges = gauges
-        self._totals = totals
-        self._series = series
-        self._durations = durations
-        self._milliseconds = milliseconds
-
-    def collect(self) -> Iterator[Metric]:
-        """Every family that has a sample."""
-        info = GaugeMetricFamily("mcpx_info", "The version that runs.", labels=["version"])
-        info.add_metric([self._version], 1)
-        yield info
-        for name, text, value in self._gauges:
-            yield GaugeMetricFamily(name, text, value)
-        for name, text, count in self._totals:
-            yield CounterMetricFamily(name, text, count)
-        for name, text, labels, counts in self._series:
-            if counts:
-                family = CounterMetricFamily(name, text, labels=labels)
-                for values, count in sorted(counts.items()):
-                    family.add_metric(values, count)
-                yield family
-        if self._breakers:
-            text = "A server's breaker: 0 closed, 1 open, 2 half open."
-            states = GaugeMetricFamily("mcpx_breaker_state", text, labels=["server"])
-            for server, state in sorted(self._breakers.items()):
-                states.add_metric([server], state)
-            yield states
-        durations = self._durations
-        if durations:
-            yield _histogram("mcpx_request_duration_seconds", "Seconds", durations, _LE_S, 1)
-        if durations and self._milliseconds:
-            yield _histogram("mcpx_request_duration_ms", "Milliseconds", durations, _LE_MS, 1000)
-
-
-def _histogram(
-    name: str,
-    unit: str,
-    durations: _DurationCounts,
-    bounds: tuple[str, ...],
-    factor: int,
-) -> Metric:
-    text = f"{unit} from a request's arrival to the last byte of its answer."
-    family = HistogramMetricFamily(name, text, labels=["server"])
-    for server, (counts, total_s) in sorted(durations.items()):
-        below = 0
-        buckets: list[tuple[str, float]] = []
-        for bound, count in zip(bounds, counts, strict=True):
-            below += count
-            buckets.append((bound, below))
-        family.add_metric([server], buckets, round(total_s * factor, 6 if factor == 1 else 3))
-    return family
+    return page(counted)
 
 
 def _none() -> int:

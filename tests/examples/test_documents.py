@@ -47,9 +47,9 @@ def test_every_make_target_that_a_document_names_exists(name):
 
 
 def test_every_metric_is_in_the_table_and_the_table_has_no_other():
-    from mcpx.services import metrics
+    from mcpx.services import exposition, metrics
 
-    source = Path(metrics.__file__).read_text()
+    source = Path(metrics.__file__).read_text() + Path(exposition.__file__).read_text()
     table = set(
         re.findall(r"^\| `(mcpx_\w+)` ", (ROOT / "docs/running.md").read_text(), re.MULTILINE)
     )

@@ -424,13 +424,13 @@ async def test_reloads_and_lost_records_are_counted_and_shown_from_the_start():
 
 async def test_the_page_is_made_once_a_second_whoever_asks(mock_clock, monkeypatch):
     made_pages = []
-    real = module.generate_latest
+    real = module._page
 
-    def spy(registry):
+    def spy(counted):
         made_pages.append(1)
-        return real(registry)
+        return real(counted)
 
-    monkeypatch.setattr(module, "generate_latest", spy)
+    monkeypatch.setattr(module, "_page", spy)
     metrics = made()
     async with trio.open_nursery() as nursery:
         for _ in range(50):
