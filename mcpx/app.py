@@ -4,6 +4,7 @@ The tree of tasks; an arrow is "owned by", and nothing else starts tasks:
 
     run
     └─ services                      cancelled last
+       ├─ Readiness                  wakes who waits for a socket (on Linux)
        ├─ Deadlines                  everything that waits too long
        ├─ AuditLog                   the record's writer (a new one where it changed)
        ├─ PinStore                   the writer of pinned tools, where they are pinned
@@ -63,6 +64,7 @@ from mcpx.transport.connection import Bounds
 from mcpx.transport.deadlines import Deadlines
 from mcpx.transport.http import Budget
 from mcpx.transport.listener import Listener, open_socket, server_context
+from mcpx.transport.readiness import Readiness
 
 __all__ = ["App", "read_snapshot", "run"]
 
@@ -124,6 +126,7 @@ class App:
         self._started = started
         self._generation = 1
         self._deadlines = Deadlines()
+        self._readiness = Readiness() if Readiness.here else None
         self._loaded = read_file(path)
         snapshot = load_snapshot(
             self._loaded, filename=path, environ=environ, generation=self._generation
@@ -134,7 +137,7 @@ class App:
         self._metrics = Metrics(snapshot.config.metrics, version=__version__)
         audit = AuditLog.of(snapshot.config.audit, snapshot.redactor, self._metrics)
         self._errands = Errands()
-        prepared = prepare(snapshot, audit, None, self._errands)
+        prepared = prepare(snapshot, audit, None, self._errands, self._readiness)
         pins = self._open_pins(prepared) if _pins_tools(snapshot.config) else None
         self.state = State(prepared, self._metrics)
         self.state.tracer = Tracer.of(
@@ -179,6 +182,9 @@ class App:
         try:
             async with trio.open_nursery() as services:
                 self._services = services
+                if self._readiness is not None:
+                    await services.start(self._readiness.run)
+                    self._deadlines.every_tick(self._readiness.look)
                 await services.start(self._deadlines.run)
                 self._deadlines.every_tick(self._reap)
                 await services.start(self._errands.run)
@@ -234,6 +240,7 @@ class App:
             deadlines=self._deadlines,
             max_connections=config.limits.max_connections,
             tls=tls,
+            readiness=self._readiness,
         )
 
     # -- stopping ---------------------------------------------------------------
@@ -373,7 +380,7 @@ class App:
         audit = state.audit
         if audit is None or not audit.matches(config.audit):
             audit = AuditLog.of(config.audit, snapshot.redactor, self._metrics)
-        prepared = prepare(snapshot, audit, state, self._errands)
+        prepared = prepare(snapshot, audit, state, self._errands, self._readiness)
         prepared.tracer = state.tracer
         if prepared.tracer is None or not prepared.tracer.matches(config.tracing):
             prepared.tracer = Tracer.of(config.tracing, version=__version__, counting=self._metrics)

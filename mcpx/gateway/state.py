@@ -36,6 +36,7 @@ from mcpx.services.audit import AuditLog
 from mcpx.services.errand import Errands
 from mcpx.services.metrics import Metrics
 from mcpx.services.tracing import Tracer
+from mcpx.transport.readiness import Readiness
 from mcpx.transport.upstream import UpstreamPool
 
 __all__ = ["LARGE_BYTES", "Prepared", "State"]
@@ -220,9 +221,15 @@ class State:
 
 
 def prepare(
-    snapshot: Snapshot, audit: AuditLog | None, old: State | None, errands: Errands
+    snapshot: Snapshot,
+    audit: AuditLog | None,
+    old: State | None,
+    errands: Errands,
+    readiness: Readiness | None = None,
 ) -> Prepared:
     """Build what ``snapshot`` needs, keeping of ``old`` what is the same. Blocks.
+
+    ``readiness`` is how connections to upstreams wait.
 
     Raises:
         ConfigError: a file that it names can't be used.
@@ -232,7 +239,7 @@ def prepare(
         if route.url is None:
             continue
         kept = _same_pool(route, snapshot.config.limits, old)
-        pools[route.name] = kept or _pool(route, snapshot.config.limits)
+        pools[route.name] = kept or _pool(route, snapshot.config.limits, readiness)
     trust = Trust.of(snapshot, errands, old.trust if old is not None else None)
     return Prepared(snapshot, pools, audit, trust)
 
@@ -277,7 +284,7 @@ def _versions(tls: ServerTls) -> tuple[object, ...]:
     return tuple(versions)
 
 
-def _pool(route: Route, limits: LimitsConfig) -> UpstreamPool:
+def _pool(route: Route, limits: LimitsConfig, readiness: Readiness | None) -> UpstreamPool:
     assert route.url is not None
     tls = route.server.tls
 
@@ -294,6 +301,7 @@ def _pool(route: Route, limits: LimitsConfig) -> UpstreamPool:
         server_name=tls.server_name or route.url.host,
         parser=parser,
         files=_versions(tls),
+        readiness=readiness,
     )
 
 

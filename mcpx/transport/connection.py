@@ -221,7 +221,7 @@ class Connection:
         received: memoryview[int] | bytes = b""
         try:
             if parser.idle:
-                watch.until(trio.current_time() + bounds.keep_alive_s, "idle")
+                watch.within(bounds.keep_alive_s, "idle")
                 # Nothing can have come yet: the client waited for the last answer.
                 received = await self._wire.receive(wait_first=True)
                 if not received or watch.expired:
@@ -229,7 +229,6 @@ class Connection:
                     return None
             # Else a part of this request, or what is wrong with it, came with the last one.
             read_by = trio.current_time() + bounds.read_s
-            watch.until(read_by, "request")
             self.busy = True
             while True:
                 # Whoever keeps sending at a fair rate is given the time that it takes.
@@ -285,7 +284,7 @@ class Connection:
     async def _refuse(self, answer: bytes) -> None:
         """Answer what could not be read, and end: where the next request starts is unknown."""
         self.closing = True
-        self.watch.until(trio.current_time() + self._bounds.write_s, "client")
+        self.watch.within(self._bounds.write_s, "client")
         self._late = False
         await self._wire.send(answer)
         await self._linger()
@@ -296,7 +295,7 @@ class Connection:
         Closing a socket with bytes unread resets the connection, and the client's kernel
         then drops the answer (RFC 9112 section 9.6).
         """
-        self.watch.until(trio.current_time() + LINGER_S, "idle")
+        self.watch.within(LINGER_S, "idle")
         self._wire.end()
         left = self._bounds.body_bytes + self._bounds.header_bytes
         while left > 0 and (received := await self._wire.receive()):
@@ -367,5 +366,5 @@ class Connection:
         return self._wire.hung_up()
 
     async def _send(self, data: bytes) -> None:
-        self.watch.until(trio.current_time() + self._bounds.write_s, "client")
+        self.watch.within(self._bounds.write_s, "client")
         await self._wire.send(data)

@@ -119,9 +119,7 @@ Handler = Callable[[Request, Reply], Awaitable[None]]
 
 #: Asked once when a head is there and its body (of so many bytes, if declared) is not:
 #: ``None`` to go on, or an answer (status, headers, body) to refuse with.
-Admit = Callable[
-    [Request, Reply, "int | None"], Awaitable["tuple[int, Headers, bytes] | None"]
-]
+Admit = Callable[[Request, Reply, "int | None"], Awaitable["tuple[int, Headers, bytes] | None"]]
 
 #: Told of what could not be read as a request: its sender's address, the scheme, the
 #: reply that it gets, the status and the words of the refusal. Gives headers and body.

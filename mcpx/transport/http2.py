@@ -349,7 +349,7 @@ class Http2Connection:
                 with suppress(h2.exceptions.ProtocolError):
                     self.h2.send_headers(stream.id, _CONTINUE)
                 self.wake()
-            stream.watch.until(trio.current_time() + self.bounds.read_s, "request")
+            stream.watch.within(self.bounds.read_s, "request")
             stream.late = True
             await stream.whole.wait()
             stream.late = False
@@ -422,7 +422,7 @@ class Http2Connection:
             self._extra = b""
             self._pending = 0
             if data:
-                sending.until(trio.current_time() + self.bounds.write_s, "client")
+                sending.within(self.bounds.write_s, "client")
                 self._turn.unpark_all()
                 try:
                     await self._wire.send(data)
@@ -592,7 +592,7 @@ class _Stream:
     async def _send(self, data: bytes, *, end: bool) -> None:
         connection, write_s = self._connection, self._connection.bounds.write_s
         view = memoryview(data)
-        self.watch.until(trio.current_time() + write_s, "client")
+        self.watch.within(write_s, "client")
         while view:
             room = connection.room(self.id)
             if room <= 0:
@@ -600,7 +600,7 @@ class _Stream:
                 continue
             self._put(bytes(view[:room]), end=end and room >= len(view))
             view = view[room:]
-            self.watch.until(trio.current_time() + write_s, "client")
+            self.watch.within(write_s, "client")
 
     def _put(self, data: bytes, *, end: bool) -> None:
         try:

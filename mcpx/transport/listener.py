@@ -26,6 +26,7 @@ from mcpx.errors import ConfigError
 from mcpx.transport.connection import Bounds, Connection
 from mcpx.transport.deadlines import Deadlines
 from mcpx.transport.http import Admit, Budget, Handler, Unread
+from mcpx.transport.readiness import Readiness
 from mcpx.transport.wire import PlainWire, TlsWire, Wire
 
 __all__ = ["Listener", "Served", "open_socket", "server_context"]
@@ -159,6 +160,7 @@ class Listener:
         deadlines: Deadlines,
         max_connections: int,
         tls: ssl.SSLContext | None = None,
+        readiness: Readiness | None = None,
     ) -> None:
         sock.setblocking(False)
         self._socket = sock
@@ -169,6 +171,7 @@ class Listener:
         self.budget = budget
         self.max_connections = max_connections
         self.tls = tls
+        self._readiness = readiness
         self._deadlines = deadlines
         self._unix = sock.family == socket.AF_UNIX
         # In the order in which they were accepted.
@@ -298,7 +301,7 @@ class Listener:
             with contextlib.suppress(OSError):  # it may be gone already
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.tls is None:
-            return PlainWire(sock)
+            return PlainWire(sock, self._readiness)
         stream = trio.SSLStream(
             trio.SocketStream(trio.socket.from_stdlib_socket(sock)),
             self.tls,

@@ -26,6 +26,7 @@ from mcpx.config.snapshot import Timeouts, UpstreamUrl
 from mcpx.errors import Overloaded, RemoteProtocolError, UpstreamBroken
 from mcpx.protocol.http1 import ResponseHead, ResponseParser
 from mcpx.transport.deadlines import NEVER, Watch
+from mcpx.transport.readiness import Readiness
 from mcpx.transport.wire import Broken, PlainWire, TlsWire, Wire
 
 __all__ = ["UpstreamAnswer", "UpstreamPool"]
@@ -106,7 +107,7 @@ class UpstreamAnswer:
             data = parser.take_body()
             if data or parser.complete:
                 return data
-            self._watch.until(trio.current_time() + self._idle_s, "upstream body")
+            self._watch.within(self._idle_s, "upstream body")
             try:
                 received = await connection.wire.receive()
                 if received:
@@ -130,6 +131,7 @@ class UpstreamPool:
         server_name: the name to verify.
         parser: makes a response parser.
         files: what the files named in the settings were like when they were read.
+        readiness: how its plain connections wait for bytes; ``None`` for trio's own way.
     """
 
     def __init__(
@@ -142,6 +144,7 @@ class UpstreamPool:
         server_name: str,
         parser: Callable[[], ResponseParser],
         files: tuple[object, ...] = (),
+        readiness: Readiness | None = None,
     ) -> None:
         self.url = url
         self.timeouts = timeouts
@@ -150,6 +153,7 @@ class UpstreamPool:
         self._tls = tls
         self._server_name = server_name
         self._parser = parser
+        self._readiness = readiness
         self._idle: list[_Connection] = []
         self._in_use = 0
         self._apart = 0
@@ -178,10 +182,10 @@ class UpstreamPool:
             UpstreamBroken: not reached, or its answer is not HTTP. ``data["sent"]`` says
                 whether the request may have been executed.
         """
-        connect_by = trio.current_time() + self.timeouts.connect_s
-        watch.until(connect_by, "a free connection")
+        watch.within(self.timeouts.connect_s, "a free connection")
         await self._slot()
-        watch.until(connect_by, "upstream connection")
+        # Together they take no longer than the setting says.
+        watch.phase = "upstream connection"
         try:
             while True:
                 connection = self._kept() or await self._connect()
@@ -209,7 +213,7 @@ class UpstreamPool:
     ) -> UpstreamAnswer:
         wire, parser = connection.wire, connection.parser
         parser.expect(method)
-        watch.until(trio.current_time() + self.timeouts.head_s, "upstream answer")
+        watch.within(self.timeouts.head_s, "upstream answer")
         unsent: Broken | None = None
         try:
             await wire.send(message)
@@ -271,7 +275,7 @@ class UpstreamPool:
         raw = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
         raw.setblocking(False)
         if self._tls is None:
-            return _Connection(PlainWire(raw), self._parser())
+            return _Connection(PlainWire(raw, self._readiness), self._parser())
         return _Connection(await self._secure(raw, self._tls), self._parser())
 
     async def _secure(self, raw: socket.socket, context: ssl.SSLContext) -> TlsWire:

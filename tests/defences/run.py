@@ -13,6 +13,9 @@ end with status 1. So does an ``old`` text that is not there exactly once. Tests
 not end within ``LIMIT_S`` count as red, and are told apart.
 
     .venv/bin/python tests/defences/run.py [--only WORD] [--fail-fast] [--why]
+
+``--only`` may be given several times. The copy runs without the compiled twins: what an
+entry takes out is in the Python ones, which both must do alike.
 """
 
 from __future__ import annotations
@@ -47,14 +50,24 @@ RED, HANG, GREEN, BROKEN = "red", "hang", "SURVIVED", "BROKEN"
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", metavar="WORD", default="", help="facts and files with this word")
+    parser.add_argument(
+        "--only",
+        metavar="WORD",
+        action="append",
+        default=[],
+        help="facts, files and texts with this word, or with another one that is given so",
+    )
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first that survives")
     parser.add_argument("--why", action="store_true", help="show where the tests failed")
     wanted = parser.parse_args()
-    word = wanted.only.lower()
-    chosen = [each for each in DEFENCES if word in f"{each.fact} {each.edits}".lower()]
+    words = [word.lower() for word in wanted.only] or [""]
+    chosen = [
+        each
+        for each in DEFENCES
+        if any(word in f"{each.fact} {each.edits}".lower() for word in words)
+    ]
     if not chosen:
-        sys.exit(f"no defence with {wanted.only!r} in it")
+        sys.exit(f"no defence with {' or '.join(map(repr, words))} in it")
     with tempfile.TemporaryDirectory(prefix="mcpx-defences-") as name:
         folder = Path(name) / "mcpx"
         copy(ROOT, folder)
@@ -198,9 +211,16 @@ def run(
 
 
 def environment() -> dict[str, str]:
-    """This program's own, without what would lead imports elsewhere."""
-    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    return {**environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"}
+    """This program's own, without what would lead imports elsewhere or to a compiled twin."""
+    environ = dict(os.environ)
+    for name in ("PYTHONPATH", "MCPX_REQUIRE_EXTENSIONS"):
+        environ.pop(name, None)
+    return {
+        **environ,
+        "MCPX_NO_EXTENSIONS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUTF8": "1",
+    }
 
 
 if __name__ == "__main__":

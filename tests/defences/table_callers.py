@@ -7,10 +7,12 @@ FORWARD = "mcpx/gateway/forward.py"
 RELAY = "mcpx/gateway/relay.py"
 PIPELINE = "mcpx/gateway/pipeline.py"
 HEADERS = "mcpx/protocol/headers.py"
+HEADS = "mcpx/_speedups/heads_py.py"
 IDENTITY = "mcpx/core/identity.py"
 ORIGINS = "mcpx/core/origins.py"
 ADDRESSES = "mcpx/core/addresses.py"
 VALIDATE = "mcpx/config/validate.py"
+VALIDATE_AUTH = "mcpx/config/validate_auth.py"
 EXPAND = "mcpx/config/expand.py"
 FORMS = "mcpx/config/forms.py"
 SNAPSHOT = "mcpx/config/snapshot.py"
@@ -26,15 +28,15 @@ CALLERS = [
     # Settings that do what they say.
     Defence(
         "authentication without a kind lets nobody in: it is no configuration",
-        VALIDATE,
-        "        yield from _auth_type(auth)\n",
-        "        pass\n",
+        VALIDATE_AUTH,
+        "    if not kinds:\n",
+        "    if False:\n",
         f"{FAULT}[fault5]",
         also=[
             (
                 SNAPSHOT,
-                "    if not auth.enabled:\n        return None",
-                "    if not auth.type:\n        return None",
+                "    if not auth.enabled:\n        return None\n    return Authenticator(",
+                "    if not credential_kinds(auth):\n        return None\n    return Authenticator(",
             ),
         ],
     ),
@@ -55,18 +57,22 @@ CALLERS = [
     Defence(
         "a policy for an unknown client is no configuration",
         VALIDATE,
-        'elif config.auth.type != "oauth" and client not in known:',
+        'elif client not in known and not ("oauth" in kinds and could_be_signed(client)):',
         "elif False:",
         f"{WITHOUT_EFFECT}[a policy for a client that nobody is]",
     ),
     Defence(
         "a policy for clients that nobody tells apart is no configuration",
         VALIDATE,
-        'elif not config.auth.enabled or config.auth.type in ("", "none"):',
+        "elif not kinds:",
         "elif False:",
         f"{WITHOUT_EFFECT}[a policy for clients that nobody tells apart]",
         also=[
-            (VALIDATE, 'elif config.auth.type != "oauth" and client not in known:', "elif False:")
+            (
+                VALIDATE,
+                'elif client not in known and not ("oauth" in kinds and could_be_signed(client)):',
+                "elif False:",
+            )
         ],
     ),
     Defence(
@@ -94,44 +100,45 @@ CALLERS = [
     Defence(
         "without a credential nothing is served",
         PIPELINE,
-        "        ex.principal = authenticator.identify(ex.request.headers)\n",
-        "        pass\n",
+        "    if authenticator is None:\n        return\n",
+        "    if True:\n        return\n",
         "test_without_the_bearer_token_nothing_is_served",
         "test_an_api_key_names_its_client",
     ),
     Defence(
         "credentials and cookies stay here",
-        HEADERS,
-        "            name in _REQUEST\n",
-        '            name in _REQUEST\n            or name in (b"authorization", b"cookie", b"x-api-key")\n',
+        HEADS,
+        "return _forwarded(headers, _TO_SERVERS, extra)",
+        'return _forwarded(headers, _TO_SERVERS | {b"authorization", b"cookie", b"x-api-key"}, extra)',
         CREDENTIALS,
     ),
     Defence(
         "a field that nobody thought of stays here",
-        HEADERS,
-        "            name in _REQUEST\n",
-        '            name in _REQUEST\n            or name.startswith(b"x-")\n',
+        HEADS,
+        "return _forwarded(headers, _TO_SERVERS, extra)",
+        'unknown = {name for name, _ in headers if name.startswith(b"x-")}\n'
+        "    return _forwarded(headers, _TO_SERVERS | unknown, extra)",
         CREDENTIALS,
     ),
     Defence(
         "fields that Connection names stay here",
-        HEADERS,
-        "    return _without(kept, named)\n\n\ndef forwarded_response_headers",
-        "    return kept\n\n\ndef forwarded_response_headers",
+        HEADS,
+        "return [pair for pair in kept if pair[0] not in named] if named else kept",
+        "return kept",
         CREDENTIALS,
     ),
     Defence(
         "credentials can't be configured to go up",
         VALIDATE,
-        "if name in _CREDENTIALS or (",
-        "if (",
+        "if name in _CREDENTIALS or name in read:",
+        "if name in read:",
         f"{WITHOUT_EFFECT}[credentials that would go upstream]",
     ),
     Defence(
         "the header that keys are read from can't be configured to go up",
         VALIDATE,
-        '(auth.type == "api_key" and name == auth.header.lower())',
-        "False",
+        "if name in _CREDENTIALS or name in read:",
+        "if name in _CREDENTIALS:",
         f"{WITHOUT_EFFECT}[the key's own header that would go upstream]",
     ),
     Defence(
@@ -174,8 +181,8 @@ CALLERS = [
     Defence(
         "a server gets its own Host",
         FORWARD,
-        'headers: Headers = [(b"host", authority)]',
-        'headers: Headers = [(b"host", ex.headers.get(b"host", authority))]',
+        'headers: Headers = [(b"host", authority), ',
+        'headers: Headers = [(b"host", ex.headers.get(b"host", authority)), ',
         SEES,
     ),
     Defence(
@@ -224,9 +231,9 @@ CALLERS = [
     ),
     Defence(
         "the request id is in the record",
-        PIPELINE,
-        'request_id=ex.request_id.decode("ascii"),',
-        'request_id="",',
+        "mcpx/gateway/recording.py",
+        'ex.request_id.decode("ascii"),',
+        '"",',
         SEES,
     ),
     Defence(
@@ -311,9 +318,10 @@ CALLERS = [
     ),
     Defence(
         "a server's own CORS headers are dropped",
-        HEADERS,
-        "        if name in _RESPONSE or (",
-        '        if name in _RESPONSE or name.startswith(b"access-control-") or (',
+        HEADS,
+        "return _forwarded(headers, _TO_CLIENTS, _NO_NAMES)",
+        'cors = {name for name, _ in headers if name.startswith(b"access-control-")}\n'
+        "    return _forwarded(headers, _TO_CLIENTS | cors, _NO_NAMES)",
         "test_a_servers_own_cors_headers_do_not_stand_beside_the_gateways",
         "test_what_the_server_says_of_itself_stays_there",
     ),

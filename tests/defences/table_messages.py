@@ -318,7 +318,7 @@ MESSAGES = [
     Defence(
         "look-alikes of denied tools are denied",
         LISTS,
-        "return self._deny.matches(name) or self._deny_folded.matches(fold(name))",
+        "return self._deny.matches(name) or self._deny_folded.matches(folded)",
         "return self._deny.matches(name)",
         "test_a_look_alike_of_a_denied_tool_is_denied[Dangerous_Delete]",
         "test_a_look_alike_of_a_denied_tool_is_denied[DANGEROUS_DELETE]",
@@ -384,22 +384,22 @@ MESSAGES = [
     Defence(
         "look-alikes of a ruled argument are refused",
         RULES,
-        "elif key not in part.known and _resembles(key, part.folded):",
-        "elif False:",
+        "breach = rule.says(_LOOK_ALIKE)",
+        "breach = None",
         EXACTLY,
     ),
     Defence(
         "a list where the rule wants a value is refused",
         RULES,
-        "return self._says(_TOO_LONG if type(value) is _Number else _NON_SCALAR)",
+        "return self.says(_TOO_LONG if type(value) is _Number else _NON_SCALAR)",
         "return None",
         EXACTLY,
     ),
     Defence(
         "a required argument must be there",
         RULES,
-        "        if self._required:\n",
-        "        if False:\n",
+        "                if rule not in found:\n",
+        "                if False:\n",
         EXACTLY,
     ),
     Defence(

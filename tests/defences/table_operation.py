@@ -6,11 +6,13 @@ APP = "mcpx/app.py"
 PIPELINE = "mcpx/gateway/pipeline.py"
 RELAY = "mcpx/gateway/relay.py"
 INSPECTION = "mcpx/gateway/inspection.py"
+OUTCOME = "mcpx/core/outcome.py"
 STATE = "mcpx/gateway/state.py"
 FORWARD = "mcpx/gateway/forward.py"
 ENDPOINTS = "mcpx/gateway/endpoints.py"
 MESSAGES = "mcpx/protocol/http1_messages.py"
 LIMITS = "mcpx/core/limits.py"
+RECORDING = "mcpx/gateway/recording.py"
 METRICS = "mcpx/services/metrics.py"
 AUDIT = "mcpx/services/audit.py"
 RECORD = "mcpx/services/audit_record.py"
@@ -80,7 +82,7 @@ OPERATION = [
     Defence(
         "who takes nothing of an answer is cut",
         "mcpx/transport/connection.py",
-        'self.watch.until(trio.current_time() + self._bounds.write_s, "client")\n        await self._wire.send(data)',
+        'self.watch.within(self._bounds.write_s, "client")\n        await self._wire.send(data)',
         "self.watch.rest()\n        await self._wire.send(data)",
         "test_a_client_that_never_reads_is_cut",
     ),
@@ -133,15 +135,15 @@ OPERATION = [
     Defence(
         "tools of one name on two servers have two limits",
         LIMITS,
-        "key = (server, tool if",
-        'key = ("", tool if',
+        "tools.charge((server, tool if",
+        'tools.charge(("", tool if',
         OWN_LIMIT,
     ),
     Defence(
         "invented names don't fill the memory",
         LIMITS,
-        "if len(entries) > self.max_keys:",
-        "if False:",
+        "        self.max_keys = max_keys\n",
+        "        self.max_keys = 1 << 40\n",
         "test_invented_tools_and_clients_fill_no_memory_with_limits",
     ),
     Defence(
@@ -160,10 +162,11 @@ OPERATION = [
         also=[
             (
                 PIPELINE,
-                "        find_route(ex)\n        if large:",
+                "        find_route(ex)\n        check_scopes(ex)\n",
                 (
                     "        if ex.frame is None or ex.frame.id is not None:\n"
-                    "            limit(ex, self.state)\n        find_route(ex)\n        if large:"
+                    "            limit(ex, self.state)\n"
+                    "        find_route(ex)\n        check_scopes(ex)\n"
                 ),
             )
         ],
@@ -177,8 +180,8 @@ OPERATION = [
         also=[
             (
                 PIPELINE,
-                "        find_route(ex)\n        if large:",
-                "        limit(ex, self.state)\n        find_route(ex)\n        if large:",
+                "        find_route(ex)\n        check_scopes(ex)\n",
+                "        limit(ex, self.state)\n        find_route(ex)\n        check_scopes(ex)\n",
             )
         ],
     ),
@@ -192,8 +195,8 @@ OPERATION = [
     Defence(
         "guesses count",
         PIPELINE,
-        "    except Unauthorized:\n        limit_stranger(ex, state)\n",
-        "    except Unauthorized:\n",
+        "    except Unauthorized as error:\n        limit_stranger(ex, state)\n",
+        "    except Unauthorized as error:\n",
         "test_who_keeps_guessing_credentials_is_limited_by_address",
     ),
     Defence(
@@ -207,9 +210,10 @@ OPERATION = [
     Defence(
         "paths make no label",
         METRICS,
-        "route.name if route is not None and route.name in self._servers else OTHER",
+        "route.name if route is not None else OTHER",
         "route.name if route is not None else ex.path.decode()",
         INVENTED,
+        also=[(METRICS, "ex.server if ex.server in self._servers else OTHER", "ex.server")],
     ),
     Defence(
         "unknown methods make no label",
@@ -221,23 +225,24 @@ OPERATION = [
     Defence(
         "unknown tools make no label",
         METRICS,
-        "        if known is None or tool not in known:\n",
-        "        if False:\n",
+        "return tool if known is not None and tool in known else OTHER",
+        "return tool",
         INVENTED,
     ),
     Defence(
         "a server's 401 and 429 are not the gateway's refusals",
         METRICS,
-        "        result = _RESULTS.get(outcome)\n",
-        "        result = _RESULTS.get(outcome)\n        self._rate_limit_hits += ex.status == 429\n",
+        "        cell.count += 1\n",
+        "        cell.count += 1\n        self._rate_limit_hits += ex.status == 429\n",
         "test_what_a_server_refuses_is_not_counted_as_the_gateways_refusal",
     ),
     Defence(
         "errors inside a 200 are seen",
-        INSPECTION,
-        "outcome = classify(body, self._status)",
-        'outcome = "ok"',
+        OUTCOME,
+        'return "rpc_error", False',
+        'return "ok", False',
         "test_errors_inside_a_200_are_visible",
+        also=[(OUTCOME, 'word = "tool_error" if response.result.isError else "ok"', 'word = "ok"')],
     ),
     Defence(
         "durations have fractions",
@@ -249,9 +254,9 @@ OPERATION = [
     # The record.
     Defence(
         "refusals and failures have their lines",
-        PIPELINE,
-        'if state.audit is None or ex.outcome == "page":',
-        'if state.audit is None or ex.outcome == "page" or ex.error is not None:',
+        RECORDING,
+        "    if audit is None:\n",
+        '    if audit is None or ex.outcome != "ok":\n',
         EVERY_LINE,
         "test_is_refused_and_reaches_no_server[no JSON at all]",
         "test_a_request_past_a_limit_has_its_line_too",
@@ -259,50 +264,50 @@ OPERATION = [
     Defence(
         "a body that was refused unread has its line",
         PIPELINE,
-        "            self._record(ex)\n            return ex.status, headers, body\n        return None",
+        "            record(ex, self.state)\n            return ex.status, headers, body\n        return None",
         "            return ex.status, headers, body\n        return None",
         "test_who_has_no_credential_can_not_make_the_gateway_hold_a_large_body",
     ),
     Defence(
         "a line tells the status that the client got",
-        PIPELINE,
-        "status=ex.status,",
-        "status=200,",
+        RECORDING,
+        "            ex.rule,\n            ex.status,\n",
+        "            ex.rule,\n            200,\n",
         EVERY_LINE,
     ),
     Defence(
         "arguments are recorded where that is asked for",
-        PIPELINE,
-        "arguments=_arguments(ex),",
-        "arguments=None,",
+        RECORDING,
+        "_arguments(ex) if ex.snapshot.config.audit.arguments else None,",
+        "None,",
         ARGUMENTS,
     ),
     Defence(
         "arguments are not recorded unasked",
-        PIPELINE,
-        "if not ex.snapshot.config.audit.arguments or frame is None or",
-        "if frame is None or",
+        RECORDING,
+        "_arguments(ex) if ex.snapshot.config.audit.arguments else None,",
+        "_arguments(ex),",
         ARGUMENTS,
     ),
     Defence(
         "recorded arguments are redacted",
         RECORD,
-        'line["arguments"] = _arguments(record, redactor)',
-        'line["arguments"] = msgspec.Raw(record.arguments)',
+        "return msgspec.Raw(_encode(shown_of_them))",
+        "return msgspec.Raw(record.arguments)",
         ARGUMENTS,
     ),
     Defence(
         "lines name the session",
-        PIPELINE,
-        'session=ex.session or b"",',
-        "session=None,",
+        RECORDING,
+        "            ex.session,\n",
+        "            None,\n",
         "test_lines_of_one_session_can_be_told_from_others",
     ),
     Defence(
         "a line does not give the session away",
         RECORD,
-        'line["session"] = _digest(record.session)',
-        'line["session"] = record.session.decode()',
+        "digest = _digest(session)",
+        "digest = session.decode()",
         "test_a_session_belongs_to_the_client_and_server_that_it_was_made_for",
     ),
     Defence(
@@ -456,8 +461,8 @@ OPERATION = [
     Defence(
         "a reload swaps nothing before all of it could be built",
         APP,
-        "        prepared = prepare(snapshot, audit, state, self._errands)\n",
-        "        state.snapshot = snapshot\n        prepared = prepare(snapshot, audit, state, self._errands)\n",
+        "        prepared = prepare(snapshot, audit, state, self._errands, self._readiness)\n",
+        "        state.snapshot = snapshot\n        prepared = prepare(snapshot, audit, state, self._errands, self._readiness)\n",
         f"{FAULT}[fault7]",
     ),
     Defence(

@@ -16,6 +16,7 @@ from mcpx.transport.connection import Bounds
 from mcpx.transport.deadlines import Deadlines
 from mcpx.transport.http import Budget
 from mcpx.transport.listener import Listener, open_socket, server_context
+from mcpx.transport.readiness import Readiness
 
 GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
 TEXT = [(b"content-type", b"text/plain")]
@@ -362,3 +363,21 @@ def test_a_certificate_that_can_not_be_used_is_a_fault_that_names_it(tmp_path, c
         server_context(str(tmp_path / "none.pem"), str(certificate.key))
     with pytest.raises(ConfigError, match="PEM"):
         server_context(str(certificate.cert), str(certificate.cert))
+
+
+@pytest.mark.skipif(not Readiness.here, reason="this system has no epoll")
+async def test_connections_wait_as_the_listener_was_told(listen, sock, nursery):
+    readiness = Readiness()
+    await nursery.start(readiness.run)
+    readiness.share()
+    listener = await listen(sock, readiness=readiness)
+    async with await connect(listener) as stream:
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(readiness) == 1
+        for _ in range(3):
+            assert b"hello" in await answer(stream)
+        assert len(readiness) == 1
+    listener.stop()
+    with trio.fail_after(5):
+        await listener.ended.wait()
+    assert len(readiness) == 0

@@ -14,6 +14,7 @@ from mcpx.config.snapshot import Timeouts
 from mcpx.errors import Overloaded, UpstreamError
 from mcpx.protocol.http1 import ResponseParser, request_head
 from mcpx.transport.deadlines import Watch
+from mcpx.transport.readiness import Readiness
 from mcpx.transport.upstream import IDLE_S, WAITING_PER_CONNECTION, UpstreamPool
 
 CALL = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo"}}'
@@ -27,11 +28,11 @@ def parser():
     return ResponseParser(max_header_bytes=65536, max_header_count=100)
 
 
-def pool_to(url, *, connections=4, tls=None, server_name="localhost"):
+def pool_to(url, *, connections=4, tls=None, server_name="localhost", readiness=None):
     timeouts = Timeouts(connect_s=5, head_s=5, idle_s=5, stream_idle_s=5, total_s=5)
     return UpstreamPool(
         parse_upstream_url(url), timeouts, max_connections=connections, tls=tls,
-        server_name=server_name, parser=parser,
+        server_name=server_name, parser=parser, readiness=readiness,
     )  # fmt: skip
 
 
@@ -629,3 +630,15 @@ async def test_each_wait_has_its_deadline(pool, recorder):
         assert looked_at.phase == "upstream answer"
         assert 4 < looked_at.deadline - trio.current_time() <= 5
         release.set()
+
+
+@pytest.mark.skipif(not Readiness.here, reason="this system has no epoll")
+async def test_connections_wait_as_the_pool_was_told(recorder, nursery):
+    readiness = Readiness()
+    await nursery.start(readiness.run)
+    readiness.share()
+    with closing(pool_to(recorder.url, readiness=readiness)) as pool:
+        for _ in range(3):
+            assert (await ask(pool))[0] == 200
+        assert len(readiness) == 1
+    assert len(readiness) == 0

@@ -2,23 +2,43 @@
 
 import socket
 import ssl
+import struct
 
 import pytest
 import trio
 import trio.testing
 import trustme
 
+from mcpx.transport.readiness import Readiness
 from mcpx.transport.wire import Broken, PlainWire, TlsWire
+
+WAYS = [
+    "trio",
+    pytest.param("shared", marks=pytest.mark.skipif(not Readiness.here, reason="no epoll")),
+]
+
+
+@pytest.fixture(params=WAYS)
+async def readiness(request, nursery):
+    """How wires wait: trio's own way, or together."""
+    if request.param == "trio":
+        return None
+    readiness = Readiness()
+    await nursery.start(readiness.run)
+    readiness.share()
+    return readiness
 
 
 @pytest.fixture
-def pair():
+async def pair(readiness):
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     theirs.setblocking(False)
-    yield PlainWire(ours), PlainWire(theirs)
-    ours.close()
-    theirs.close()
+    wires = PlainWire(ours, readiness), PlainWire(theirs, readiness)
+    yield wires
+    for wire in wires:
+        wire.close()
+    assert not readiness, "a closed socket is still registered"
 
 
 async def test_what_is_there_is_read_without_giving_way(pair):
@@ -128,6 +148,59 @@ async def test_a_peer_that_hangs_up_behind_unread_bytes_is_seen(pair):
     a.close()
     assert b.hung_up()
     await b.until_gone()
+
+
+async def test_a_wire_that_is_closed_says_that_it_is_of_no_use(pair):
+    a, b = pair
+    number = b.socket.fileno()
+    assert not b.stale()
+    b.close()
+    # Another socket has its number now, and is asked nothing in its place.
+    other, its_peer = socket.socketpair()
+    with other, its_peer:
+        assert other.fileno() == number
+        assert b.stale()
+        assert b.waiting()
+        assert b.hung_up()
+
+
+async def test_what_the_kernel_can_not_say_is_taken_for_an_end(pair):
+    class Exhausted:
+        def poll(self, _timeout):
+            raise OSError(12, "Cannot allocate memory")
+
+    _, b = pair
+    b._poll = Exhausted()
+    assert b.stale()
+
+
+@pytest.mark.parametrize("act", ["bytes", "end", "reset"])
+async def test_what_came_a_moment_ago_makes_a_connection_stale(readiness, act):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        peer = socket.create_connection(server.getsockname())
+        ours, _ = server.accept()
+    ours.setblocking(False)
+    wire = PlainWire(ours, readiness)
+    async with trio.open_nursery() as nursery:
+
+        async def read():
+            assert bytes(await wire.receive(wait_first=True)) == b"answer"
+
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        peer.send(b"answer")
+    assert not wire.stale()
+    # No task has run since: nobody but the kernel can know.
+    if act == "bytes":
+        peer.send(b"of nobody's request")
+    else:
+        if act == "reset":
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+    assert wire.stale()
+    assert wire.hung_up() == (act != "bytes")
+    wire.close()
+    peer.close()
 
 
 async def test_until_gone_outlasts_bytes_of_a_next_request(pair, autojump_clock):
