@@ -70,6 +70,14 @@ EVENTS = b"".join(
     for number in range(10)
 )
 LINES = b"".join(CALL_150 + b"\n" for _ in range(10))
+FIELDS = [
+    (b"host", b"127.0.0.1:8080"),
+    (b"content-type", b"application/json"),
+    (b"accept", b"application/json, text/event-stream"),
+    (b"authorization", b"Bearer 0123456789abcdef"),
+    (b"mcp-protocol-version", b"2025-11-25"),
+    (b"user-agent", b"a client"),
+]
 LIMIT_BYTES = 1 << 20
 
 
@@ -93,6 +101,16 @@ def _lines() -> Callable[[], object]:
     return lambda: parser.feed(LINES)
 
 
+def _heads() -> Callable[[], object]:
+    heads = importlib.import_module("mcpx._speedups.heads")
+
+    def filtered_and_written() -> object:
+        kept = heads.forwarded_request_headers(FIELDS)
+        return heads.request_head("POST", b"/mcp", kept, length=len(CALL_150))
+
+    return filtered_and_written
+
+
 #: Name to (the pair that it measures, what makes the operation).
 OPERATIONS: dict[str, tuple[str, Callable[[], Callable[[], object]]]] = {
     "frames.scan 150 B": ("frames", lambda: _scan(CALL_150)),
@@ -100,6 +118,7 @@ OPERATIONS: dict[str, tuple[str, Callable[[], Callable[[], object]]]] = {
     "canon.digest 2 KB": ("canon", _digest),
     "sse.feed 10 events": ("sse", _events),
     "ndjson.feed 10 lines": ("ndjson", _lines),
+    "heads of a request": ("heads", _heads),
 }
 
 
