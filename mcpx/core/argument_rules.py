@@ -1,8 +1,8 @@
 """What the arguments of a tool must look like.
 
 What it is: rules compiled from the configuration, each about one place in a tool's
-arguments, and one function that reads the arguments' text for them. What it must never
-do: raise for any JSON text, let a number be rounded, or pass what it can't judge.
+arguments, and what reads the arguments' text for them. What it must never do: raise for
+any JSON text but ``Unreadable``, let a number be rounded, or pass what it can't judge.
 
 A rule's name is a path: ``options.path`` is the member ``path`` of the object
 ``options``, ``*`` is every element of an array or every member of an object. Where the
@@ -20,6 +20,13 @@ number its exact decimal value without exponent or idle zeros, so that ``1``, ``
 and ``10e-1`` are the same and 9007199254740993 is not its neighbour. Objects, arrays
 and null have no text and are refused. All constraints of a rule must hold, and the
 first that does not, in the order of ``_MAKERS``, is the one that is told.
+
+Of the text, only the members that rules name are decoded, each once, whatever else is
+there. All rules of a tool are one tree of the keys that they name, and one walk judges
+them all: it costs what the arguments hold, not what the configuration holds. The walk
+goes on after a violation, since a rule that stands before it may be violated as well.
+
+It is one file because a rule, its tree and its walk are one thing.
 """
 
 from __future__ import annotations
@@ -27,17 +34,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, NoReturn, Protocol
+from typing import Any, Final, NamedTuple, NoReturn, Protocol, final
 
 import re2
 
+from mcpx._speedups.frames import members, string
 from mcpx.core.globs import fold, is_unicode, piles_marks, re2_error, re2_options
 from mcpx.core.paths import PathFault, path_within, path_within_root
+from mcpx.errors import FrameError
 
 __all__ = [
     "ArgumentFault",
     "ArgumentRuleSource",
     "ArgumentRules",
+    "Arguments",
+    "Unreadable",
     "Violation",
     "read_arguments",
 ]
@@ -141,29 +152,85 @@ def _number(text: str) -> _Number:
     return _Number(text)
 
 
+_QUOTE: Final = 0x22
 #: Bytes above which arguments are decoded on a thread.
 _LARGE: Final = 64 * 1024
-_decode: Final = json.JSONDecoder(
+_scan: Final = json.JSONDecoder(
     parse_float=_Number, parse_int=_Number, parse_constant=_refuse_constant
-).decode
-_decode_large: Final = json.JSONDecoder(
+).raw_decode
+_scan_large: Final = json.JSONDecoder(
     parse_float=_number, parse_int=_number, parse_constant=_refuse_constant
-).decode
+).raw_decode
 
 
-def read_arguments(raw: bytes | None) -> dict[str, object] | None:
+class Unreadable(Exception):
+    """An argument that a rule asks for is nested deeper, or is longer, than can be decoded."""
+
+
+@final
+class Arguments:
+    """A tool's arguments: the members of one object, each decoded when it is asked for.
+
+    ``members`` are (key, start, end of the value) in the order of the text.
+    """
+
+    __slots__ = ("_decoded", "_text", "members")
+
+    def __init__(self, text: bytes) -> None:
+        self.members = members(text, 0)
+        self._text = text
+        self._decoded: dict[int, object] | None = None
+
+    def value(self, start: int, end: int) -> object:
+        """The value of a member.
+
+        Raises:
+            Unreadable: it can't be decoded.
+        """
+        text = self._text
+        if text[start] == _QUOTE:
+            try:
+                return string(text, (start, end))
+            except FrameError:
+                raise Unreadable from None
+        decoded = self._decoded
+        if decoded is None:
+            decoded = self._decoded = {}
+        elif start in decoded:
+            return decoded[start]
+        decoded[start] = value = _decode(text[start:end])
+        return value
+
+
+def _decode(text: bytes) -> object:
+    scan = _scan if len(text) <= _LARGE else _scan_large
+    try:
+        decoded = text.decode()
+        value, end = scan(decoded)
+    except (ValueError, RecursionError):
+        raise Unreadable from None
+    if end != len(decoded):
+        raise Unreadable
+    return value
+
+
+_NONE_GIVEN: Final = Arguments(b"{}")
+
+
+def read_arguments(raw: bytes | None) -> Arguments | None:
     """The arguments as ``ArgumentRules.violation`` takes them; None if they are no object.
 
-    ``raw`` is the JSON text that the front door accepted; absent arguments are an empty
-    object.
+    ``raw`` is a JSON text that the front door accepted, without spaces around it; absent
+    arguments are an empty object.
     """
     if raw is None:
-        return {}
-    try:
-        document = (_decode if len(raw) <= _LARGE else _decode_large)(raw.decode())
-    except (ValueError, RecursionError):
+        return _NONE_GIVEN
+    if not raw.startswith(b"{"):
         return None
-    return document if type(document) is dict else None
+    try:
+        return Arguments(raw)
+    except (AssertionError, FrameError, ValueError):
+        return None  # which no front door accepted
 
 
 def _decimal(text: str) -> str | None:
@@ -172,6 +239,8 @@ def _decimal(text: str) -> str | None:
     The digits are moved, not calculated with: nothing is rounded, and an exponent of a
     million costs nothing.
     """
+    if text.isdecimal() and text.isascii() and text[0] != "0" and len(text) <= _MOST_DIGITS:
+        return text
     match = _NUMBER.fullmatch(text)
     if match is None:
         return None
@@ -217,122 +286,139 @@ _LOOK_ALIKE: Final = "has a look-alike key"
 _MAYBE_JSON: Final = "has text where the rule expects an object, which rules cannot evaluate"
 
 
-class _Absent:
-    """Nothing was found on the rule's path."""
-
-    __slots__ = ()
-
-
-_ABSENT: Final = _Absent()
-_Finding = Violation | _Absent | None
-
-
-class _Part(NamedTuple):
-    """One step of a rule's path, seen from the object that it looks into.
-
-    ``every``: it is ``*``. ``keys``: each key that leads on, with the depth it leads to
-    (``a`` to the next one; ``a.b``, written with the dot, one further). ``folded``: those
-    keys, folded. ``known``: keys that other rules of the tool name here; they are no
-    look-alikes.
-    """
-
-    every: bool
-    keys: dict[str, int]
-    folded: frozenset[str]
-    known: frozenset[str]
-
-
 class _Rule:
-    __slots__ = ("_checks", "_name", "_parts", "_required")
+    __slots__ = ("_checks", "name", "place", "required")
 
     def __init__(
-        self, name: str, parts: tuple[_Part, ...], checks: tuple[_Check, ...], *, required: bool
+        self, place: int, name: str, checks: tuple[_Check, ...], *, required: bool
     ) -> None:
-        self._name = name
-        self._parts = parts
+        self.place = place
+        self.name = name
+        self.required = required
         self._checks = checks
-        self._required = required
 
-    def violation(self, arguments: dict[str, object]) -> Violation | None:
-        finding = self._look(arguments, 0)
-        if finding is None or isinstance(finding, Violation):
-            return finding
-        if self._required:
-            return Violation(self._name, "required", "is missing", missing=True)
-        return None
-
-    def _look(self, value: object, depth: int) -> _Finding:
-        """Judge what lies below ``value``: None if it was found and complies."""
-        if depth == len(self._parts):
-            return self._judge(value)
-        part = self._parts[depth]
-        if isinstance(value, dict):
-            return self._look_into(value, depth, part)
-        if isinstance(value, list):
-            if not part.every:
-                return self._says(_NON_SCALAR)
-            return self._all(self._look(element, depth + 1) for element in value)
-        if type(value) is str and value.lstrip()[:1] in ("{", "["):
-            return self._says(_MAYBE_JSON)
-        return _ABSENT
-
-    def _look_into(self, members: dict[str, object], depth: int, part: _Part) -> _Finding:
-        if part.every:
-            return self._all(self._look(member, depth + 1) for member in members.values())
-        if len(members) > _MOST_MEMBERS:
-            return self._says(_TOO_MANY)
-        finding: _Finding = _ABSENT
-        for key, member in members.items():
-            further = part.keys.get(key)
-            if further is not None:
-                found = self._look(member, further)
-                if isinstance(found, Violation):
-                    return found
-                if found is None:
-                    finding = None
-            elif key not in part.known and _resembles(key, part.folded):
-                return self._says(_LOOK_ALIKE)
-        return finding
-
-    @staticmethod
-    def _all(findings: Iterable[_Finding]) -> _Finding:
-        """One for several elements: a violation if there is one, absent if one is or none are."""
-        outcome: _Finding = None
-        empty = True
-        for finding in findings:
-            if isinstance(finding, Violation):
-                return finding
-            empty = False
-            if finding is not None:
-                outcome = finding
-        return _ABSENT if empty else outcome
-
-    def _judge(self, value: object) -> Violation | None:
+    def judge(self, value: object) -> _Breach | None:
         if type(value) is str:
-            if not is_unicode(value):
-                return self._says(_NOT_UNICODE)
+            if not value.isascii() and not is_unicode(value):
+                return self.says(_NOT_UNICODE)
             text: str | None = value
         else:
             text = _text(value)
             if text is None:
-                return self._says(_TOO_LONG if type(value) is _Number else _NON_SCALAR)
+                return self.says(_TOO_LONG if type(value) is _Number else _NON_SCALAR)
         assert text is not None
         for constraint, holds in self._checks:
             if not holds(text):
-                return Violation(self._name, constraint, f"violates {constraint} rule")
+                says = f"violates {constraint} rule"
+                return self.place, Violation(self.name, constraint, says)
         return None
 
-    def _says(self, says: str) -> Violation:
-        return Violation(self._name, "", says)
+    def says(self, says: str) -> _Breach:
+        return self.place, Violation(self.name, "", says)
 
 
-def _resembles(key: str, folded: frozenset[str]) -> bool:
-    if key.isascii():
-        # An identifier holds nothing that folding would leave out.
-        return (key.lower() if key.isidentifier() else fold(key)) in folded
-    if len(key) > _LONGEST_KEY or piles_marks(key):
-        return bool(folded)
-    return fold(key) in folded
+#: A violation, and the place of its rule in the configuration.
+_Breach = tuple[int, Violation]
+_Found = set[_Rule] | None
+
+
+@final
+class _Node:
+    """What rules ask of one value: those whose path ends here, and those that go on.
+
+    ``rule`` is the one that ends here, ``every`` leads to each element or member. ``keys``
+    lead on by name: ``a`` to the next node, ``a.b``, written with the dot, to one further.
+    ``folded``: those keys, folded, each with the first rule that asks for it. ``by_name``
+    is the first rule that goes on by a key, ``onward`` the first that goes on at all, and
+    ``requires`` whether one that ends or goes on here is required.
+    """
+
+    __slots__ = ("by_name", "every", "folded", "keys", "onward", "requires", "rule")
+
+    def __init__(self) -> None:
+        self.rule: _Rule | None = None
+        self.every: _Node | None = None
+        self.keys: dict[str, _Node] = {}
+        self.folded: dict[str, _Rule] = {}
+        self.by_name: _Rule | None = None
+        self.onward: _Rule | None = None
+        self.requires = False
+
+    def look(self, value: object, found: _Found) -> _Breach | None:
+        """What the first rule that is violated says; ``found`` gains the required ones met.
+
+        First is first in the configuration. Where one rule is violated in several places,
+        the first of them is told.
+        """
+        rule = self.rule
+        worst: _Breach | None = None
+        if rule is not None:
+            worst = rule.judge(value)
+            if found is not None and rule.required:
+                found.add(rule)
+        onward = self.onward
+        if onward is None:
+            return worst
+        if isinstance(value, dict):
+            return _first(worst, self.look_into(value.items(), len(value), found))
+        if isinstance(value, list):
+            if self.by_name is not None:
+                worst = _first(worst, self.by_name.says(_NON_SCALAR))
+            if self.every is not None:
+                worst = _first(worst, self.every.look_at_each(value, found))
+        elif type(value) is str and value.lstrip()[:1] in ("{", "["):
+            worst = _first(worst, onward.says(_MAYBE_JSON))
+        return worst
+
+    def look_into(
+        self, members_here: Iterable[tuple[str, object]], count: int, found: _Found
+    ) -> _Breach | None:
+        """The same for the members of an object."""
+        worst: _Breach | None = None
+        if self.by_name is not None:
+            if count > _MOST_MEMBERS:
+                worst = self.by_name.says(_TOO_MANY)
+            else:
+                keys = self.keys
+                for key, value in members_here:
+                    node = keys.get(key)
+                    if node is not None:
+                        worst = _first(worst, node.look(value, found))
+                    elif (rule := self.resembled(key)) is not None:
+                        worst = _first(worst, rule.says(_LOOK_ALIKE))
+        if self.every is not None:
+            values = [value for _, value in members_here]
+            worst = _first(worst, self.every.look_at_each(values, found))
+        return worst
+
+    def look_at_each(self, values: Iterable[object], found: _Found) -> _Breach | None:
+        """The same for several values; a required rule is met if each of them meets it."""
+        worst: _Breach | None = None
+        met_by_all: set[_Rule] | None = None
+        for value in values:
+            met: _Found = set() if found is not None and self.requires else None
+            worst = _first(worst, self.look(value, met))
+            if met is not None:
+                met_by_all = met if met_by_all is None else met_by_all & met
+        if found is not None and met_by_all:
+            found |= met_by_all
+        return worst
+
+    def resembled(self, key: str) -> _Rule | None:
+        """The first rule that asks for a key which this one could be taken for."""
+        if key.isascii():
+            # An identifier holds nothing that folding would leave out.
+            return self.folded.get(key.lower() if key.isidentifier() else fold(key))
+        if len(key) > _LONGEST_KEY or piles_marks(key):
+            return self.by_name
+        return self.folded.get(fold(key))
+
+
+def _first(one: _Breach | None, other: _Breach | None) -> _Breach | None:
+    """The breach of the rule that stands first; of one rule, the one that was met first."""
+    if other is None or (one is not None and one[0] <= other[0]):
+        return one
+    return other
 
 
 class ArgumentRules:
@@ -341,40 +427,84 @@ class ArgumentRules:
     Raises ``ArgumentFault`` for the first rule that can't be compiled.
     """
 
-    __slots__ = ("_rules",)
+    __slots__ = ("_required", "_root")
 
     def __init__(self, source: Mapping[str, ArgumentRuleSource]) -> None:
         paths = {name: _parts(name) for name in source}
-        siblings: dict[tuple[str, ...], set[str]] = {}
-        for path in paths.values():
-            for depth in range(len(path)):
-                siblings.setdefault(path[:depth], set()).update(_keys(path, depth))
-        self._rules = tuple(
-            _Rule(
-                name,
-                tuple(_part(path, depth, siblings[path[:depth]]) for depth in range(len(path))),
-                _checks(name, source[name]),
-                required=bool(source[name].required),
+        rules = {
+            name: _Rule(
+                place, name, _checks(name, source[name]), required=bool(source[name].required)
             )
-            for name, path in paths.items()
-        )
+            for place, name in enumerate(paths)
+        }
+        self._required = tuple(rule for rule in rules.values() if rule.required)
+        self._root = _tree([(path, rules[name]) for name, path in paths.items()])
 
     def __bool__(self) -> bool:
-        return bool(self._rules)
+        return self._root.onward is not None
 
-    def violation(self, arguments: dict[str, object]) -> Violation | None:
+    def violation(self, arguments: Arguments) -> Violation | None:
         """The first violation, in the order of the configuration; None if all rules hold.
 
         ``arguments`` come from ``read_arguments``.
+
+        Raises:
+            Unreadable: an argument that a rule names can't be decoded.
         """
-        for rule in self._rules:
-            found = rule.violation(arguments)
-            if found is not None:
-                return found
-        return None
+        root, value = self._root, arguments.value
+        found: _Found = set() if self._required else None
+        breach: _Breach | None = None
+        if root.every is None and len(arguments.members) <= _MOST_MEMBERS:
+            # What `look_into` does, but that only what is wanted is decoded.
+            keys = root.keys
+            for key, start, end in arguments.members:
+                node = keys.get(key)
+                if node is not None:
+                    breach = _first(breach, node.look(value(start, end), found))
+                elif (rule := root.resembled(key)) is not None:
+                    breach = _first(breach, rule.says(_LOOK_ALIKE))
+        else:
+            # Every value is wanted, or, where there are too many members, none.
+            wanted = arguments.members if root.every is not None else ()
+            decoded = [(key, value(start, end)) for key, start, end in wanted]
+            breach = root.look_into(decoded, len(arguments.members), found)
+        if found is not None:
+            for rule in self._required:
+                if breach is not None and breach[0] <= rule.place:
+                    break
+                if rule not in found:
+                    return Violation(rule.name, "required", "is missing", missing=True)
+        return None if breach is None else breach[1]
 
 
 # Compiling
+
+
+def _tree(paths: list[tuple[tuple[str, ...], _Rule]]) -> _Node:
+    root = _Node()
+    nodes: dict[tuple[str, ...], _Node] = {(): root}
+
+    def node_at(path: tuple[str, ...]) -> _Node:
+        if path not in nodes:
+            nodes[path] = _Node()
+        return nodes[path]
+
+    for path, rule in paths:
+        for depth, part in enumerate(path):
+            node = node_at(path[:depth])
+            node.requires = node.requires or rule.required
+            node.onward = node.onward or rule
+            if part == "*":
+                node.every = node_at(path[: depth + 1])
+                continue
+            node.by_name = node.by_name or rule
+            for key, end in _keys(path, depth).items():
+                node.keys[key] = node_at(path[:end])
+                node.folded.setdefault(fold(key), rule)
+        end_node = node_at(path)
+        end_node.rule = rule
+        end_node.requires = end_node.requires or rule.required
+    return root
 
 
 def _parts(name: str) -> tuple[str, ...]:
@@ -401,11 +531,6 @@ def _keys(path: tuple[str, ...], depth: int) -> dict[str, int]:
     if path[depth] == "*":
         return {}
     return {".".join(path[depth:end]): end for end in range(depth + 1, len(path) + 1)}
-
-
-def _part(path: tuple[str, ...], depth: int, siblings: set[str]) -> _Part:
-    keys = _keys(path, depth)
-    return _Part(path[depth] == "*", keys, frozenset(map(fold, keys)), frozenset(siblings))
 
 
 def _checks(name: str, source: ArgumentRuleSource) -> tuple[_Check, ...]:

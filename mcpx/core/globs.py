@@ -13,6 +13,13 @@ alternations. ``re2.Set`` is not used: it has an automaton and nothing else, and
 alternation falls back to a slower, still linear search. It is made in batches, because
 the automaton of a few hundred globs fits in memory where that of ten thousand doesn't.
 
+Ten thousand globs cost about what ten cost. Where the rest is more than a batch, each
+of it is filed under what it begins or ends with, whichever fewer others share, and only
+those are tried whose beginning or end the text has. Where that leaves more than a
+batch, as of globs with wildcards at both ends, a glob is tried only if the text holds
+the literal of it that fewest others have. One search for all of those literals tells
+that most texts hold none.
+
 A glob is parsed before anything else is done to it: its wildcards become two
 noncharacters (Unicode 16, section 23.7), which no glob may contain. So its text can be
 folded or decoded like a name, and a full-width asterisk or a ``%2A`` that turns into
@@ -23,8 +30,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
-from typing import Final, NewType
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple, NewType, TypeVar
 
 import re2
 
@@ -35,6 +43,7 @@ __all__ = [
     "Glob",
     "GlobFault",
     "GlobSet",
+    "GlobTable",
     "fold",
     "is_literal",
     "is_unicode",
@@ -51,11 +60,14 @@ Glob = NewType("Glob", str)
 ANY: Final = "\ufdd0"
 ONE: Final = "\ufdd1"
 _WILDCARDS: Final = str.maketrans({"*": ANY, "?": ONE})
+_WILDCARD: Final = re.compile(f"[{ANY}{ONE}]")
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _RESERVED: Final = frozenset((ANY, ONE))
 
 #: Globs in one RE2 program, whose automaton then stays within RE2's own bound of 8 MiB.
 _BATCH: Final = 256
+#: Globs that are tried one by one where it is asked which of them match.
+_FEW: Final = 16
 
 #: How many combining marks may follow one another. Normalising sorts them, at a cost
 #: that grows with the square of the run; 30 is the Stream-Safe bound of UAX #15.
@@ -175,13 +187,78 @@ def fold(text: str) -> str:
     return text
 
 
+class _Ends(NamedTuple):
+    """What texts must begin and end with: ``plain`` if one ``*`` between is all the rest."""
+
+    head: str
+    tail: str
+    plain: bool
+
+
+def _ends(glob: Glob) -> _Ends:
+    """For a glob with a wildcard."""
+    first = min(place for mark in _RESERVED if (place := glob.find(mark)) >= 0)
+    last = max(glob.rfind(mark) for mark in _RESERVED)
+    return _Ends(glob[:first], glob[last + 1 :], first == last and glob[first] == ANY)
+
+
+_Filed = TypeVar("_Filed")
+#: By the length of a key, the shortest first: key to what is filed under it.
+_ByLength = tuple[tuple[int, Mapping[str, _Filed]], ...]
+
+
+def _by_length(filed: Mapping[str, _Filed]) -> _ByLength[_Filed]:
+    lengths: dict[int, dict[str, _Filed]] = {}
+    for key, value in filed.items():
+        lengths.setdefault(len(key), {})[key] = value
+    return tuple(sorted(lengths.items(), key=lambda item: item[0]))
+
+
+class _Filing:
+    """Globs filed under their heads, under their tails, or, if they have neither, loose."""
+
+    __slots__ = ("heads", "loose", "tails")
+
+    def __init__(self, globs: Sequence[Glob]) -> None:
+        ends = list(map(_ends, globs))
+        shared_heads = Counter(each.head for each in ends)
+        shared_tails = Counter(each.tail for each in ends)
+        self.heads: dict[str, list[Glob]] = {}
+        self.tails: dict[str, list[Glob]] = {}
+        self.loose: list[Glob] = []
+        for glob, (head, tail, _) in zip(globs, ends, strict=True):
+            if not head and not tail:
+                self.loose.append(glob)
+            elif not tail or (head and shared_heads[head] <= shared_tails[tail]):
+                self.heads.setdefault(head, []).append(glob)
+            else:
+                self.tails.setdefault(tail, []).append(glob)
+
+
+def _sharing(text: str, heads: _ByLength[_Filed], tails: _ByLength[_Filed]) -> Iterator[_Filed]:
+    """What is filed under a beginning or an end of the text."""
+    size = len(text)
+    for length, filed in heads:
+        if length > size:
+            break
+        found = filed.get(text[:length])
+        if found is not None:
+            yield found
+    for length, filed in tails:
+        if length > size:
+            break
+        found = filed.get(text[-length:])
+        if found is not None:
+            yield found
+
+
 class GlobSet:
     """A list of parsed globs; ``matches`` says whether any of them matches a text.
 
     Raises ``GlobFault`` when RE2 can't compile one of them, because it is far too long.
     """
 
-    __slots__ = ("_everything", "_exact", "_heads", "_programs", "_tails")
+    __slots__ = ("_everything", "_exact", "_heads", "_rest", "_rest_heads", "_rest_tails", "_tails")
 
     def __init__(self, globs: Iterable[Glob]) -> None:
         exact: set[str] = set()
@@ -192,45 +269,207 @@ class GlobSet:
         for glob in dict.fromkeys(globs):
             if is_literal(glob):
                 exact.add(glob)
-            elif glob == ANY:
-                self._everything = True
-            elif glob[-1] == ANY and is_literal(head := Glob(glob[:-1])):
+                continue
+            head, tail, plain = _ends(glob)
+            if not plain or (head and tail):
+                rest.append(glob)
+            elif head:
                 heads.setdefault(len(head), set()).add(head)
-            elif glob[0] == ANY and is_literal(tail := Glob(glob[1:])):
+            elif tail:
                 tails.setdefault(len(tail), set()).add(tail)
             else:
-                rest.append(glob)
+                self._everything = True
         self._exact = frozenset(exact)
         self._heads = tuple((length, frozenset(heads[length])) for length in sorted(heads))
         self._tails = tuple((length, frozenset(tails[length])) for length in sorted(tails))
-        self._programs = tuple(
-            _program(rest[start : start + _BATCH]) for start in range(0, len(rest), _BATCH)
-        )
+        self._rest_heads: _ByLength[_Test] = ()
+        self._rest_tails: _ByLength[_Test] = ()
+        if len(rest) > _BATCH:
+            filing = _Filing(rest)
+            self._rest_heads = _by_length({key: _test(some) for key, some in filing.heads.items()})
+            self._rest_tails = _by_length({key: _test(some) for key, some in filing.tails.items()})
+            rest = filing.loose
+        self._rest = _test(rest) if rest else None
 
     def __bool__(self) -> bool:
-        return bool(self._everything or self._exact or self._heads or self._tails or self._programs)
+        return bool(
+            self._everything
+            or self._exact
+            or self._heads
+            or self._tails
+            or self._rest
+            or self._rest_heads
+            or self._rest_tails
+        )
 
     def matches(self, text: str) -> bool:
         """Whether a glob matches the whole text. Half a surrogate pair matches wildcards alone."""
         if self._everything or text in self._exact:
             return True
+        size = len(text)
         for length, heads in self._heads:
+            if length > size:
+                break
             if text[:length] in heads:
                 return True
         for length, tails in self._tails:
+            if length > size:
+                break
             if text[-length:] in tails:
                 return True
-        if not self._programs:
+        if self._rest is not None and self._rest.matches(text):
+            return True
+        if not self._rest_heads and not self._rest_tails:
             return False
-        try:
-            encoded = text.encode()
-        except UnicodeEncodeError:
-            encoded = _LONE_SURROGATE.sub(ANY, text).encode()  # which is no literal of any glob
-        return any(program.fullmatch(encoded) is not None for program in self._programs)
+        return any(
+            test.matches(text) for test in _sharing(text, self._rest_heads, self._rest_tails)
+        )
 
 
-def _program(globs: list[Glob]) -> re2._Regexp:
-    expression = "|".join(map(_expression, globs))
+class GlobTable:
+    """A list of parsed globs; ``matching`` says which of them match a text.
+
+    Raises ``GlobFault`` as ``GlobSet`` does.
+    """
+
+    __slots__ = ("_everything", "_exact", "_heads", "_loose", "_places", "_tails")
+
+    def __init__(self, globs: Sequence[Glob]) -> None:
+        places: dict[Glob, list[int]] = {}
+        for place, glob in enumerate(globs):
+            places.setdefault(glob, []).append(place)
+        self._places = places
+        self._exact = frozenset(filter(is_literal, places))
+        self._everything = Glob(ANY) in places
+        filing = _Filing([glob for glob in places if glob != ANY and glob not in self._exact])
+        self._heads = _by_length({key: _Sieve(some) for key, some in filing.heads.items()})
+        self._tails = _by_length({key: _Sieve(some) for key, some in filing.tails.items()})
+        self._loose = _Sieve(filing.loose) if filing.loose else None
+
+    def matching(self, text: str) -> set[int]:
+        """The places in the list of the globs that match the whole text."""
+        places = self._places
+        found = set(places[Glob(ANY)]) if self._everything else set()
+        if text in self._exact:
+            found.update(places[Glob(text)])
+        for sieve in _sharing(text, self._heads, self._tails):
+            for glob in sieve.matching(text):
+                found.update(places[glob])
+        if self._loose is not None:
+            for glob in self._loose.matching(text):
+                found.update(places[glob])
+        return found
+
+
+class _Between:
+    """What one glob with a single ``*`` asks for."""
+
+    __slots__ = ("_head", "_least", "_tail")
+
+    def __init__(self, head: str, tail: str) -> None:
+        self._head = head
+        self._tail = tail
+        self._least = len(head) + len(tail)
+
+    def matches(self, text: str) -> bool:
+        return (
+            len(text) >= self._least and text.startswith(self._head) and text.endswith(self._tail)
+        )
+
+
+class _Holding:
+    """What one glob asks for that is a literal between two ``*``."""
+
+    __slots__ = ("_literal",)
+
+    def __init__(self, literal: str) -> None:
+        self._literal = literal
+
+    def matches(self, text: str) -> bool:
+        return self._literal in text
+
+
+class _Alternation:
+    """A batch of globs as one RE2 program."""
+
+    __slots__ = ("_program",)
+
+    def __init__(self, globs: Sequence[Glob]) -> None:
+        self._program = _compiled("|".join(map(_expression, globs)))
+
+    def matches(self, text: str) -> bool:
+        return self._program.fullmatch(_encoded(text)) is not None
+
+
+class _Sieve:
+    """Globs with wildcards, of which few are tried for a text, however many there are."""
+
+    __slots__ = ("_literals", "_search", "_tests")
+
+    def __init__(self, globs: Sequence[Glob]) -> None:
+        #: Those that are always tried.
+        self._tests: list[tuple[Glob, _Test]] = []
+        self._search: re2._Regexp | None = None
+        self._literals: _ByLength[list[tuple[Glob, _Test]]] = ()
+        if len(globs) <= _FEW:
+            self._tests = [(glob, _test((glob,))) for glob in globs]
+            return
+        pieces = {glob: set(_WILDCARD.split(glob)) - {""} for glob in globs}
+        shared = Counter(piece for some in pieces.values() for piece in some)
+        filed: dict[str, list[tuple[Glob, _Test]]] = {}
+        for glob, some in pieces.items():
+            test = (glob, _test((glob,)))
+            if some:
+                rarest = min(some, key=lambda piece: (shared[piece], -len(piece), piece))
+                filed.setdefault(rarest, []).append(test)
+            else:
+                self._tests.append(test)
+        self._literals = _by_length(filed)
+        # Sorted, so that RE2 makes one tree of them, whose automaton stays small.
+        self._search = _compiled("|".join(map(re2.escape, sorted(filed)))) if filed else None
+
+    def matches(self, text: str) -> bool:
+        return any(True for _ in self.matching(text))
+
+    def matching(self, text: str) -> Iterator[Glob]:
+        for glob, test in self._tests:
+            if test.matches(text):
+                yield glob
+        if self._search is None or self._search.search(_encoded(text)) is None:
+            return
+        for length, filed in self._literals:
+            for piece in {text[at : at + length] for at in range(len(text) - length + 1)}:
+                for glob, test in filed.get(piece, ()):
+                    if test.matches(text):
+                        yield glob
+
+
+_Test = _Between | _Holding | _Alternation | _Sieve
+
+
+def _test(globs: Sequence[Glob]) -> _Test:
+    """Whether a text matches one of them."""
+    if len(globs) > _BATCH:
+        return _Sieve(globs)
+    if len(globs) == 1:
+        glob = globs[0]
+        head, tail, plain = _ends(glob)
+        if plain:
+            return _Between(head, tail)
+        inner = Glob(glob[1:-1])
+        if glob[0] == glob[-1] == ANY and is_literal(inner):
+            return _Holding(inner)
+    return _Alternation(globs)
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return _LONE_SURROGATE.sub(ANY, text).encode()  # which is no literal of any glob
+
+
+def _compiled(expression: str) -> re2._Regexp:
     options = re2_options()
     options.dot_nl = True
     try:

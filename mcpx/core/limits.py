@@ -179,6 +179,32 @@ class _Buckets(_Bucket):
         if len(entries) > self.max_keys:
             entries.popitem(last=False)
 
+    def charge(self, key: Key, now: float) -> float:
+        """Take a token of one bucket: 0.0, or the seconds to wait.
+
+        Every call passes here, so ``settled`` and ``put`` are written out.
+        """
+        tick = floor(now * _SCALE)
+        entries = self.entries
+        full_at = entries.get(key)
+        if full_at is None:
+            entries[key] = tick + self.interval
+            if len(entries) > self.max_keys:
+                entries.popitem(last=False)
+            return 0.0
+        # Refused or not, it was asked: a flood can't have its bucket forgotten.
+        entries.move_to_end(key)
+        if full_at <= tick:
+            entries[key] = tick + self.interval
+            return 0.0
+        full_at = min(full_at, tick + self.span)
+        ready = full_at - self.reach
+        if ready > tick:
+            entries[key] = full_at
+            return _wait(ready, now)
+        entries[key] = full_at + self.interval
+        return 0.0
+
 
 class RateLimiter:
     """The buckets of one gateway. Not for use from several threads at one time."""
@@ -205,28 +231,41 @@ class RateLimiter:
 
         ``client`` is its name, or its address where nobody has a name.
         """
-        tick = my_ready = total_ready = floor(now * _SCALE)
         mine, total = self._clients, self._total
+        if total is None:
+            if mine is None:
+                return 0.0
+            return mine.charge(client if len(client) <= _LONGEST_NAME else _digest(client), now)
+        # Every request passes here, so `settled` is written out.
+        tick = my_ready = floor(now * _SCALE)
+        total_full_at = total.full_at
+        if total_full_at <= tick:
+            total_full_at = tick
+        elif total_full_at > tick + total.span:
+            total_full_at = tick + total.span
+        total_ready = total_full_at - total.reach
         if mine is not None:
             key = client if len(client) <= _LONGEST_NAME else _digest(client)
-            kept = mine.entries.get(key)
-            if kept is None:
+            entries = mine.entries
+            kept = entries.get(key)
+            if kept is None or kept <= tick:
                 my_full_at = tick
             else:
-                my_full_at = mine.settled(kept, tick)
+                my_full_at = min(kept, tick + mine.span)
                 my_ready = my_full_at - mine.reach
-        if total is not None:
-            full_at = total.full_at = total.settled(total.full_at, tick)
-            total_ready = full_at - total.reach
         if my_ready > tick or total_ready > tick:
+            total.full_at = total_full_at
             if mine is not None and kept is not None:
                 # Refused or not, it was asked: a flood can't have its bucket forgotten.
                 mine.put(key, my_full_at)
             return _wait(max(my_ready, total_ready), now)
         if mine is not None:
-            mine.put(key, my_full_at + mine.interval)
-        if total is not None:
-            total.full_at = full_at + total.interval
+            entries[key] = my_full_at + mine.interval
+            if kept is not None:
+                entries.move_to_end(key)
+            elif len(entries) > mine.max_keys:
+                entries.popitem(last=False)
+        total.full_at = total_full_at + total.interval
         return 0.0
 
     def stranger(self, address: str, now: float) -> float:
@@ -239,15 +278,7 @@ class RateLimiter:
         strangers = self._strangers
         if strangers is None:
             return 0.0
-        key = address if len(address) <= _LONGEST_NAME else _digest(address)
-        tick = floor(now * _SCALE)
-        full_at = strangers.settled(strangers.entries.get(key, tick), tick)
-        ready = full_at - strangers.reach
-        if ready > tick:
-            strangers.put(key, full_at)
-            return _wait(ready, now)
-        strangers.put(key, full_at + strangers.interval)
-        return 0.0
+        return strangers.charge(address if len(address) <= _LONGEST_NAME else _digest(address), now)
 
     def tool(self, server: str, tool: str, now: float) -> float:
         """Charge a call of one tool: 0.0 if granted, else the seconds to wait.
@@ -257,15 +288,7 @@ class RateLimiter:
         tools = self._tools
         if tools is None:
             return 0.0
-        key = (server, tool if len(tool) <= _LONGEST_NAME else _digest(tool))
-        tick = floor(now * _SCALE)
-        full_at = tools.settled(tools.entries.get(key, tick), tick)
-        ready = full_at - tools.reach
-        if ready > tick:
-            tools.put(key, full_at)
-            return _wait(ready, now)
-        tools.put(key, full_at + tools.interval)
-        return 0.0
+        return tools.charge((server, tool if len(tool) <= _LONGEST_NAME else _digest(tool)), now)
 
     def resized(self, rates: Rates, now: float) -> RateLimiter:
         """A limiter of other ``rates`` whose buckets are filled as these are.

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from mcpx.core.argument_rules import ArgumentRules
-from mcpx.core.globs import Glob, GlobSet, fold, literal_prefix
+from mcpx.core.globs import Glob, GlobSet, GlobTable, fold, literal_prefix
 from mcpx.core.paths import glob_readings, readings
 
 __all__ = ["NameLists", "ToolEntry", "ToolRules"]
@@ -25,7 +25,16 @@ __all__ = ["NameLists", "ToolEntry", "ToolRules"]
 class NameLists:
     """An allow list and a deny list, both of names or both of URIs."""
 
-    __slots__ = ("_allow", "_allow_readings", "_deny", "_deny_folded", "_heads", "allows", "given")
+    __slots__ = (
+        "_allow",
+        "_allow_readings",
+        "_deny",
+        "_deny_folded",
+        "_heads",
+        "_is_folded",
+        "allows",
+        "given",
+    )
 
     def __init__(self, allow: Sequence[Glob], deny: Sequence[Glob], *, uris: bool = False) -> None:
         self.given = bool(allow or deny)
@@ -34,7 +43,10 @@ class NameLists:
         self._allow_readings = GlobSet(_each_reading(allow)) if allow and uris else None
         denied = _each_reading(deny) if uris else deny
         self._deny = GlobSet(denied) if deny else None
-        self._deny_folded = GlobSet(Glob(fold(glob)) for glob in denied) if deny else None
+        folded = [Glob(fold(glob)) for glob in denied]
+        self._deny_folded = GlobSet(folded) if deny else None
+        #: Whether the two are the same, so that a folded name need not be asked about twice.
+        self._is_folded = folded == list(denied)
         self._heads = _Heads(map(literal_prefix, _each_reading(allow))) if allow and uris else None
 
     def name(self, name: str) -> str:
@@ -86,7 +98,10 @@ class NameLists:
         if self._deny is None:
             return False
         assert self._deny_folded is not None
-        return self._deny.matches(name) or self._deny_folded.matches(fold(name))
+        folded = fold(name)
+        if self._is_folded and folded == name:
+            return self._deny.matches(name)
+        return self._deny.matches(name) or self._deny_folded.matches(folded)
 
 
 def _each_reading(globs: Sequence[Glob]) -> list[Glob]:
@@ -124,28 +139,27 @@ class ToolEntry(NamedTuple):
 class ToolRules:
     """The rules of every tool, found by name, by glob, and by what looks like either."""
 
-    __slots__ = ("_any", "_entries")
+    __slots__ = ("_alike", "_entries", "_exact", "_is_folded")
 
     def __init__(self, entries: Sequence[ToolEntry]) -> None:
         given = [entry for entry in entries if entry.rules]
-        self._any = GlobSet(
-            form for entry in given for form in (entry.glob, Glob(fold(entry.glob)))
-        )
-        self._entries = tuple(
-            (GlobSet((glob,)), GlobSet((Glob(fold(glob)),)), key, rules)
-            for glob, key, rules in given
-        )
+        globs = [entry.glob for entry in given]
+        folded = [Glob(fold(glob)) for glob in globs]
+        self._entries = tuple((key, rules) for _, key, rules in given)
+        self._exact = GlobTable(globs)
+        self._alike = GlobTable(folded)
+        #: Whether the two are the same, so that a folded name need not be asked about twice.
+        self._is_folded = folded == globs
 
     def of(self, tool: str) -> tuple[tuple[str, ArgumentRules], ...]:
         """Each entry whose rules hold for the tool, in the order of the configuration.
 
         Rules only take away, so a look-alike of the tool has them too.
         """
-        folded = fold(tool)
-        if not (self._any.matches(tool) or self._any.matches(folded)):
+        if not self._entries:
             return ()
-        return tuple(
-            (key, rules)
-            for exact, alike, key, rules in self._entries
-            if exact.matches(tool) or alike.matches(folded)
-        )
+        folded = fold(tool)
+        found = self._exact.matching(tool)
+        if not self._is_folded or folded != tool:
+            found |= self._alike.matching(folded)
+        return tuple(self._entries[place] for place in sorted(found)) if found else ()

@@ -45,9 +45,9 @@ _FORMS: Final = 16
 _READINGS: Final = 48
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-# What makes a path anything else than its plain self: an escape, a backslash, an empty or
-# dotted segment.
-_PECULIAR: Final = re.compile(r"[%\\]|//|/\.")
+# A path with one reading, itself: printable ASCII without an escape, a backslash, an
+# empty segment, or one that begins with a dot. The lookahead is for the empty text.
+_PLAIN: Final = re.compile(r"(?=/)(?:/[ -$&-\-0-\[\]-~][ -$&-.0-\[\]-~]*+)*+/?")
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 # The WHATWG URL standard, "special scheme": any number of slashes, either way, and a port
 # that may be left out.
@@ -97,11 +97,17 @@ def path_within(value: str, roots: tuple[str, ...]) -> bool:
     control characters, escapes that are not UTF-8, more than a few layers of encoding
     and more than ``LONGEST_PATH`` characters are outside of everything.
     """
-    if len(value) > LONGEST_PATH or not value.startswith("/") or has_control(value):
+    if len(value) > LONGEST_PATH:
         return False
-    if value.isascii() and _PECULIAR.search(value) is None:
-        return _slashed(value).startswith(roots)
-    if not is_unicode(value):
+    if _PLAIN.fullmatch(value) is not None:
+        # Roots have a slash at their end: what begins with one is below it.
+        return value.startswith(roots) or value + "/" in roots
+    return _within_however_read(value, roots)
+
+
+def _within_however_read(value: str, roots: tuple[str, ...]) -> bool:
+    """The whole question, for any value of bounded length."""
+    if not value.startswith("/") or has_control(value) or not is_unicode(value):
         return False
     seen = {value}
     waiting = [value]

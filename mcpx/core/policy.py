@@ -14,8 +14,9 @@ A layer asks, in this order, and the first refusal is the one that is told:
 6. the rules about the tool's arguments.
 
 What it must never do: allow what it can't judge. All but the last step depends on the
-method and the name alone, so their outcomes are remembered; a tool without rules about
-its arguments never has them decoded.
+method, the kind and the name alone, so their outcome is remembered, with the rules that
+the arguments must then satisfy: what was asked before costs one look-up and those rules.
+A tool without rules about its arguments never has them read.
 
 It is long because every step of the decision is in one file, to be read in one go.
 """
@@ -25,12 +26,14 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NamedTuple, Protocol, TypeVar, final
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar, final
 
 from mcpx.core.argument_rules import (
     ArgumentFault,
     ArgumentRules,
     ArgumentRuleSource,
+    Unreadable,
+    Violation,
     read_arguments,
 )
 from mcpx.core.globs import (
@@ -62,8 +65,7 @@ __all__ = [
 
 #: Characters of a tool's, a prompt's or a method's name. Longer ones are refused.
 LONGEST_NAME: Final = 1024
-#: Outcomes remembered by each list of a layer, and the longest name among them. Clients
-#: choose the names, so a full memory is emptied rather than grown.
+#: Outcomes that a memory holds, and the longest name or method among them.
 _REMEMBERED: Final = 4096
 _LONGEST_REMEMBERED: Final = 256
 #: Characters of a refused name that are repeated where it is too long or not readable.
@@ -72,6 +74,9 @@ _LONGEST_QUOTED: Final = 64
 
 class Kind(enum.Enum):
     """What a name is the name of. A template's name is its ``uriTemplate``."""
+
+    # Members are hashed with every request; an enum's own hash is written in Python.
+    __hash__ = object.__hash__
 
     TOOL = "tool"
     RESOURCE = "resource"
@@ -193,7 +198,6 @@ class _Verdict(NamedTuple):
     rules: tuple[tuple[str, ArgumentRules], ...]
 
 
-_Outcome = TypeVar("_Outcome")
 _GRANTED: Final = _Verdict(ALLOW, ())
 _TOOL: Final = Kind.TOOL
 _RESOURCE: Final = Kind.RESOURCE
@@ -212,22 +216,43 @@ _USES: Final = {
 _FOLDED_METHODS: Final = {fold(method): method for method in CLIENT_METHODS}
 
 
-def _remembered(find: Callable[[str], _Outcome]) -> Callable[[str], _Outcome]:
-    """The same function with a bounded memory."""
-    memory: dict[str, _Outcome] = {}
+_Question = TypeVar("_Question")
+_Outcome = TypeVar("_Outcome")
 
-    def recall(name: str) -> _Outcome:
-        known = memory.get(name)
-        if known is not None:
-            return known
-        outcome = find(name)
-        if len(name) <= _LONGEST_REMEMBERED:
-            if len(memory) >= _REMEMBERED:
-                memory.clear()
-            memory[name] = outcome
+
+class _Memory(Generic[_Question, _Outcome]):
+    """Outcomes by question, of which the ones that are asked again stay.
+
+    Clients choose the questions, so it is bounded: once half of the room is taken by new
+    ones, what was not asked again meanwhile is forgotten. So a flood of new names pushes
+    out no name that is in use, and costs each of them two look-ups.
+
+    Several threads may use one: at worst an outcome is found anew.
+    """
+
+    __slots__ = ("_old", "recent")
+
+    def __init__(self) -> None:
+        #: Look here first.
+        self.recent: dict[_Question, _Outcome] = {}
+        self._old: dict[_Question, _Outcome] = {}
+
+    def __len__(self) -> int:
+        return len(self.recent) + len(self._old)
+
+    def older(self, question: _Question) -> _Outcome | None:
+        """The outcome of what was not asked recently."""
+        outcome = self._old.get(question)
+        if outcome is not None:
+            self.keep(question, outcome)
         return outcome
 
-    return recall
+    def keep(self, question: _Question, outcome: _Outcome) -> None:
+        recent = self.recent
+        if len(recent) >= _REMEMBERED // 2:
+            self._old = recent
+            self.recent = recent = {}
+        recent[question] = outcome
 
 
 class _Layer:
@@ -238,17 +263,13 @@ class _Layer:
         "_lists",
         "_methods",
         "_prefix",
+        "_remembered_methods",
         "_server",
         "_tool_rules",
         "allow_tools",
         "deny_tools",
         "hidden",
-        "method",
-        "prompt",
         "read_only",
-        "resource",
-        "template",
-        "tool",
         "tool_names",
     )
 
@@ -276,11 +297,7 @@ class _Layer:
             )
             if is_literal(glob)
         )
-        self.method = _remembered(self._judge_method)
-        self.tool = _remembered(self._judge_tool)
-        self.resource = _remembered(self._judge_resource)
-        self.template = _remembered(self._judge_template)
-        self.prompt = _remembered(self._judge_prompt)
+        self._remembered_methods = _Memory[str, Decision]()
         #: Kinds of which nothing may be used, so that nothing is shown.
         self.hidden = frozenset(
             kind for kind, method in _USES.items() if not self.method(method).allowed
@@ -295,14 +312,23 @@ class _Layer:
             or any(lists.given for lists in self._lists.values())
         )
 
+    def method(self, method: str) -> Decision:
+        """Remembered by itself: names that come with it may be new each time."""
+        memory = self._remembered_methods
+        decision = memory.recent.get(method) or memory.older(method)
+        if decision is None:
+            decision = self._judge_method(method)
+            if len(method) <= _LONGEST_REMEMBERED:
+                memory.keep(method, decision)
+        return decision
+
     def verdict(self, kind: Kind, name: str) -> _Verdict:
         if kind is _TOOL:
-            return self.tool(name)
-        if kind is _RESOURCE:
-            return self.resource(name)
-        if kind is _TEMPLATE:
-            return self.template(name)
-        return self.prompt(name)
+            return self._judge_tool(name)
+        if kind is _PROMPT:
+            return self._judge_prompt(name)
+        lists = self._lists[_RESOURCE]
+        return self._judge_uri(kind, name, lists.uri if kind is _RESOURCE else lists.template)
 
     def passage(self, what: str) -> Decision:
         """For what carries no method."""
@@ -314,29 +340,20 @@ class _Layer:
         """For a method that must name something of a kind and doesn't."""
         return self._refuse(f"method {_quoted(method)} names no {kind.value}", "name")
 
-    def arguments(
-        self,
-        tool: str,
-        rules: tuple[tuple[str, ArgumentRules], ...],
-        document: dict[str, object] | None,
-    ) -> Decision:
-        """What the rules of a tool say about its arguments; None could not be read."""
-        if document is None:
-            said = f"tool {_quoted(tool)} has arguments that rules cannot evaluate"
-            return self._refuse(said, f"tool_rules.{rules[0][0]}")
-        for key, rule in rules:
-            found = rule.violation(document)
-            if found is None:
-                continue
-            where = f"tool {_quoted(tool)}"
-            argument = f"argument {_quoted(found.argument)} {found.says}"
-            if found.missing:
-                said = f"{where} on server {self._server}: required {argument}"
-            else:
-                said = f"{where} {argument}"
-            place = f"tool_rules.{key}.args.{found.argument}"
-            return self._refuse(said, f"{place}.{found.constraint}".rstrip("."))
-        return ALLOW
+    def unreadable(self, tool: str, key: str) -> Decision:
+        """For arguments that the rules under a key of ``tool_rules`` can't be held against."""
+        said = f"tool {_quoted(tool)} has arguments that rules cannot evaluate"
+        return self._refuse(said, f"tool_rules.{key}")
+
+    def violated(self, tool: str, key: str, found: Violation) -> Decision:
+        where = f"tool {_quoted(tool)}"
+        argument = f"argument {_quoted(found.argument)} {found.says}"
+        if found.missing:
+            said = f"{where} on server {self._server}: required {argument}"
+        else:
+            said = f"{where} {argument}"
+        place = f"tool_rules.{key}.args.{found.argument}"
+        return self._refuse(said, f"{place}.{found.constraint}".rstrip("."))
 
     def _refuse(self, reason: str, rule: str) -> Decision:
         return Decision(False, self._prefix + reason, rule)
@@ -390,12 +407,6 @@ class _Layer:
         refusing = self._lists[_PROMPT].name(prompt)
         return _Verdict(self._refuse_by(refusing, what, "prompts"), ()) if refusing else _GRANTED
 
-    def _judge_resource(self, uri: str) -> _Verdict:
-        return self._judge_uri(_RESOURCE, uri, self._lists[_RESOURCE].uri)
-
-    def _judge_template(self, template: str) -> _Verdict:
-        return self._judge_uri(_TEMPLATE, template, self._lists[_RESOURCE].template)
-
     def _judge_uri(self, kind: Kind, uri: str, judge: Callable[[str], str]) -> _Verdict:
         what = f"{kind.value} {_quoted(uri)}"
         if not _is_name(uri, LONGEST_URI):
@@ -404,11 +415,24 @@ class _Layer:
         return _Verdict(self._refuse_by(refusing, what, "resources"), ()) if refusing else _GRANTED
 
 
+class _Course(NamedTuple):
+    """How a decision goes on once the names are judged.
+
+    Each layer's argument rules must hold, in this order; if they do, ``decision`` is it.
+    """
+
+    rules: tuple[tuple[_Layer, str, ArgumentRules], ...]
+    decision: Decision
+
+
+_PASSES: Final = _Course((), ALLOW)
+
+
 @final
 class Policy:
     """What one principal may do on one server. Made by ``compile_policy`` and ``both``."""
 
-    __slots__ = ("layers", "restricts_lists", "tool_names")
+    __slots__ = ("_courses", "_shown", "layers", "restricts_lists", "tool_names")
 
     #: Whether ``visible`` could be false for something that has a proper name.
     restricts_lists: bool
@@ -419,6 +443,8 @@ class Policy:
         self.layers = layers
         self.restricts_lists = any(layer.restricts_lists for layer in layers)
         self.tool_names = frozenset[str]().union(*(layer.tool_names for layer in layers))
+        self._courses = _Memory[tuple[str, Kind | None, str | None], _Course]()
+        self._shown = _Memory[tuple[Kind, str], bool]()
 
     def decide(
         self, method: str, kind: Kind | None, name: str | None, arguments: bytes | None
@@ -429,28 +455,49 @@ class Policy:
         judged, unless it is one that must name something. ``arguments`` is the JSON text
         of a tool's arguments, which the front door has accepted, or None.
         """
-        document: dict[str, object] | None = None
+        memory = self._courses
+        question = (method, kind, name)
+        course = memory.recent.get(question) or memory.older(question)
+        if course is None:
+            course = self._course(method, kind, name)
+            if len(method) <= _LONGEST_REMEMBERED and len(name or "") <= _LONGEST_REMEMBERED:
+                memory.keep(question, course)
+        rules, decision = course
+        if not rules:
+            return decision
+        assert name is not None
+        given = read_arguments(arguments)
+        if given is None:
+            layer, key, _ = rules[0]
+            return layer.unreadable(name, key)
+        for layer, key, rule in rules:
+            try:
+                found = rule.violation(given)
+            except Unreadable:
+                return layer.unreadable(name, key)
+            if found is not None:
+                return layer.violated(name, key, found)
+        return decision
+
+    def _course(self, method: str, kind: Kind | None, name: str | None) -> _Course:
+        """What ``decide`` remembers: all that doesn't depend on the arguments."""
         expected = _EXPECTED.get(method)
+        rules: list[tuple[_Layer, str, ArgumentRules]] = []
         for layer in self.layers:
             decision = layer.method(method)
             if not decision.allowed:
-                return decision
+                return _Course(tuple(rules), decision)
             if expected is not None and (kind is not expected or name is None):
-                return layer.nameless(method, expected)
+                return _Course(tuple(rules), layer.nameless(method, expected))
             if kind is None:
                 continue
             if name is None:
-                return layer.nameless(method, kind)
-            decision, rules = layer.verdict(kind, name)
-            if not decision.allowed:
-                return decision
-            if rules:
-                if document is None:
-                    document = read_arguments(arguments)
-                decision = layer.arguments(name, rules, document)
-                if not decision.allowed:
-                    return decision
-        return ALLOW
+                return _Course(tuple(rules), layer.nameless(method, kind))
+            verdict = layer.verdict(kind, name)
+            if not verdict.decision.allowed:
+                return _Course(tuple(rules), verdict.decision)
+            rules.extend((layer, key, rule) for key, rule in verdict.rules)
+        return _Course(tuple(rules), ALLOW) if rules else _PASSES
 
     def decide_nameless(self, what: str) -> Decision:
         """Whether something may pass that carries no method: GET, DELETE, or a response.
@@ -465,6 +512,18 @@ class Policy:
 
     def visible(self, kind: Kind, name: str) -> bool:
         """Whether it is shown in lists: false for what no arguments would make usable."""
+        memory = self._shown
+        question = (kind, name)
+        shown = memory.recent.get(question)
+        if shown is None:
+            shown = memory.older(question)
+        if shown is None:
+            shown = self._is_shown(kind, name)
+            if len(name) <= _LONGEST_REMEMBERED:
+                memory.keep(question, shown)
+        return shown
+
+    def _is_shown(self, kind: Kind, name: str) -> bool:
         return all(
             not (layer.hidden and kind in layer.hidden)
             and layer.verdict(kind, name).decision.allowed

@@ -10,6 +10,7 @@ from mcpx.core.globs import (
     Glob,
     GlobFault,
     GlobSet,
+    GlobTable,
     fold,
     is_literal,
     literal_prefix,
@@ -200,3 +201,42 @@ def test_more_marks_in_a_row_than_any_writing_needs_are_noticed():
 
 def test_re2_says_nothing_on_stderr():
     assert re2_options().log_errors is False
+
+
+shapes = st.lists(st.sampled_from("aabB*?_"), min_size=1, max_size=5).map("".join)
+
+
+@settings(max_examples=300)
+@given(st.lists(shapes, max_size=60), st.lists(st.sampled_from("abB_"), max_size=7).map("".join))
+def test_a_table_tells_each_that_the_reference_matches(given_patterns, text):
+    table = GlobTable(list(map(parse_glob, given_patterns)))
+    assert table.matching(text) == {
+        place for place, pattern in enumerate(given_patterns) if reference(pattern, text)
+    }
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(shapes, min_size=260, max_size=300, unique=True),
+    st.lists(st.sampled_from("abB_"), max_size=7).map("".join),
+)
+def test_more_globs_than_a_batch_match_what_the_reference_matches(given_patterns, text):
+    # Without those that match nearly everything.
+    kept = [pattern for pattern in given_patterns if set(pattern) - set("*?")]
+    made = globs(*kept)
+    assert made.matches(text) == any(reference(pattern, text) for pattern in kept)
+
+
+def test_a_table_of_ten_thousand_globs_of_every_shape_finds_each():
+    shapes = ("{}", "{}*", "*{}", "*{}*", "{}?x", "a*{}", "tool_*_{}_*", "?*{}?*")
+    patterns = [shape.format(f"n{i:04}") for i in range(1_500) for shape in shapes]
+    table = GlobTable([*map(parse_glob, patterns), parse_glob("??"), parse_glob("*")])
+    everything = len(patterns) + 1
+    for i in (0, 749, 1_499):
+        for text in (f"n{i:04}", f"n{i:04}_x", f"n{i:04}yx", f"a_n{i:04}", f"tool_1_n{i:04}_2",
+                     f"x_n{i:04}_x", f"x_n{i:04}\ud800"):  # fmt: skip
+            near = range(i * len(shapes), (i + 1) * len(shapes))
+            expected = {place for place in near if reference(patterns[place], text)}
+            assert expected
+            assert table.matching(text) == expected | {everything}
+    assert table.matching("ab") == {everything - 1, everything}

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from mcpx.config.model import RateLimitConfig
+from mcpx.core import limits
 from mcpx.core.limits import Rate, RateLimiter, Rates, retry_after
 
 T0 = 123_456.789
@@ -285,3 +286,80 @@ def check_windows(grants, rate):
 
 Windows.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
 test_no_window_of_time_holds_more_than_its_burst_and_flow = Windows.TestCase
+
+
+class Plainly:
+    """The same limits, one step after the other."""
+
+    def __init__(self, rates):
+        self.rates = rates
+        fresh = RateLimiter(rates)
+        self.total, self.clients = fresh._total, fresh._clients
+        self.maps = {"stranger": fresh._strangers, "tool": fresh._tools}
+
+    def request(self, client, now):
+        tick = math.floor(now * 2**40)
+        mine, total = self.clients, self.total
+        kept = None if mine is None else mine.entries.get(client)
+        my_full_at = tick if kept is None else mine.settled(kept, tick)
+        ready = [my_full_at - mine.reach] if kept is not None else []
+        if total is not None:
+            total.full_at = total.settled(total.full_at, tick)
+            ready.append(total.full_at - total.reach)
+        if ready and max(ready) > tick:
+            if kept is not None:
+                mine.put(client, my_full_at)
+            return limits._wait(max(ready), now)
+        if mine is not None:
+            mine.put(client, my_full_at + mine.interval)
+        if total is not None:
+            total.full_at += total.interval
+        return 0.0
+
+    def one(self, which, key, now):
+        buckets = self.maps[which]
+        if buckets is None:
+            return 0.0
+        tick = math.floor(now * 2**40)
+        full_at = buckets.settled(buckets.entries.get(key, tick), tick)
+        if full_at - buckets.reach > tick:
+            buckets.put(key, full_at)
+            return limits._wait(full_at - buckets.reach, now)
+        buckets.put(key, full_at + buckets.interval)
+        return 0.0
+
+
+some_rate = st.none() | st.builds(Rate, st.sampled_from([0.5, 3.0, 1000.0]), st.integers(1, 3))
+
+
+@settings(max_examples=400)
+@given(
+    st.builds(Rates, some_rate, some_rate, some_rate, st.integers(1, 3)),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["request", "stranger", "tool"]),
+            st.sampled_from("abcd"),
+            st.sampled_from([0.0, 0.0, 1e-4, 0.3, 2.0, -1.0, -50.0]),
+        ),
+        max_size=30,
+    ),
+)
+def test_the_limiter_does_what_its_steps_say_one_after_the_other(rates, asked):
+    limiter, plainly, now = RateLimiter(rates), Plainly(rates), T0
+    for what, name, step in asked:
+        now += step
+        if what == "request":
+            assert limiter.request(name, now) == plainly.request(name, now)
+        elif what == "tool":
+            assert limiter.tool("s", name, now) == plainly.one("tool", ("s", name), now)
+        else:
+            assert limiter.stranger(name, now) == plainly.one("stranger", name, now)
+        for mine, other in (
+            (limiter._clients, plainly.clients),
+            (limiter._strangers, plainly.maps["stranger"]),
+            (limiter._tools, plainly.maps["tool"]),
+        ):
+            if mine is not None:
+                assert list(mine.entries.items()) == list(other.entries.items())
+        if limiter._total is not None:
+            assert max(limiter._total.full_at, 0) == max(plainly.total.full_at, 0)

@@ -1,9 +1,11 @@
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mcpx.config.model import ArgumentRule
 from mcpx.core.argument_rules import ArgumentRules
-from mcpx.core.globs import parse_glob
+from mcpx.core.globs import Glob, GlobSet, fold, parse_glob
 from mcpx.core.name_lists import NameLists, ToolEntry, ToolRules
 
 
@@ -119,3 +121,29 @@ def test_every_entry_that_matches_a_tool_holds_in_order_and_for_look_alikes_too(
     assert [key for key, _ in found.of("Read_File")] == ["*_file", "read_file", "READ*"]
     assert [key for key, _ in found.of("write_file")] == ["*_file", "write_file"]
     assert found.of("echo") == ()
+
+
+some_patterns = st.lists(
+    st.lists(st.sampled_from("aAb*?ａ_"), min_size=1, max_size=4).map("".join), max_size=4
+)
+some_names = st.lists(st.sampled_from("aAbBａ_ "), min_size=1, max_size=4).map("".join)
+
+
+def either_way(glob, name):
+    return GlobSet([glob]).matches(name) or GlobSet([Glob(fold(glob))]).matches(fold(name))
+
+
+@settings(max_examples=500)
+@given(some_patterns, some_names)
+def test_a_name_is_denied_by_what_matches_it_written_or_folded(deny, name):
+    expected = any(either_way(parse_glob(pattern), name) for pattern in deny)
+    assert lists(deny=deny).name(name) == ("deny" if expected else "")
+
+
+@settings(max_examples=500)
+@given(some_patterns.map(lambda some: list(dict.fromkeys(some))), some_names)
+def test_a_tool_has_the_rules_of_each_entry_that_matches_it_written_or_folded(keys, name):
+    made = ArgumentRules({"a": ArgumentRule(equals=1)})
+    table = ToolRules([ToolEntry(parse_glob(key), key, made) for key in keys])
+    expected = tuple((key, made) for key in keys if either_way(parse_glob(key), name))
+    assert table.of(name) == expected

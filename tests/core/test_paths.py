@@ -9,6 +9,7 @@ from mcpx.core.globs import GlobFault, GlobSet, parse_glob
 from mcpx.core.paths import (
     LONGEST_PATH,
     PathFault,
+    _within_however_read,
     glob_readings,
     path_within,
     path_within_root,
@@ -285,3 +286,24 @@ def test_a_wildcard_does_not_come_out_of_an_escape():
 def test_a_glob_that_is_encoded_without_end_is_refused():
     with pytest.raises(GlobFault):
         glob_readings(parse_glob("file:///%" + "25" * 12 + "41"))
+
+
+@settings(max_examples=1500)
+@given(
+    st.lists(
+        st.sampled_from(["/", "data", "a", ".", "..", "//", "%2e", "%", "\\", "~", " ", "\x7f", "\n",
+                         "é", "．", "x.y", ".x", "[", "]", "-", "$", "&"]), max_size=8
+    ).map("".join)
+    | st.text(alphabet=[chr(code) for code in range(130)], max_size=6).map("/data/".__add__),
+    st.sampled_from([("/",), ("/data/",), ("/data/a/", "/a/")]),
+)  # fmt: skip
+def test_a_plain_path_is_judged_as_it_would_be_in_every_reading(value, roots):
+    assert path_within(value, roots) == _within_however_read(value, roots)
+
+
+def test_every_ascii_character_in_every_place_is_judged_as_in_every_reading():
+    for character in map(chr, range(129)):
+        for place in ("{}", "/{}", "/data{}", "/data/{}", "/data/x{}y", "/data/{}/x", "/data/x{}"):
+            value = place.format(character)
+            for roots in (("/",), ("/data/",)):
+                assert path_within(value, roots) == _within_however_read(value, roots), value

@@ -4,8 +4,11 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.steps import steps
 
 from mcpx.config.model import PolicyConfig
+from mcpx.core import policy as module
+from mcpx.core.argument_rules import Unreadable, read_arguments
 from mcpx.core.policy import ALLOW, LONGEST_NAME, Kind, PolicyFault, both, compile_policy
 from mcpx.protocol.mcp import CLIENT_METHODS, TARGETS
 
@@ -202,12 +205,73 @@ def test_a_tool_without_argument_rules_has_its_arguments_left_unread():
     assert not call(judge, "t", b"\xff not json").allowed
 
 
+def test_arguments_that_can_not_be_decoded_are_refused():
+    judge = policy(tool_rules={"t": rule(a={"equals": 1}), "*": rule(b={"required": True})})
+    said = 'tool "t" has arguments that rules cannot evaluate'
+    for raw in (b"[]", b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"):
+        assert call(judge, "t", raw) == (False, said, "tool_rules.t")
+
+
 def test_a_memory_that_overflows_changes_no_decision():
     judge = policy(deny_tools=["n7*"])
     for _ in range(2):
         for number in range(9_000):
             name = f"n{number}"
             assert call(judge, name).allowed is not name.startswith("n7")
+
+
+@pytest.fixture
+def judged(monkeypatch):
+    """The names that are judged, and not remembered."""
+    names = []
+    course = module.Policy._course
+
+    def noticed(self, method, kind, name):
+        names.append(name)
+        return course(self, method, kind, name)
+
+    monkeypatch.setattr(module.Policy, "_course", noticed)
+    return names
+
+
+def test_a_name_in_use_outlasts_a_flood_of_new_ones(judged):
+    judge = policy(deny_tools=["d*"], tool_rules={"hot": rule(a={"equals": 1})})
+    for number in range(20_000):
+        if number % 1_000 == 0:
+            assert call(judge, "hot", {"a": 1}) == ALLOW
+            assert not call(judge, "hot", {"a": 2}).allowed
+        assert call(judge, f"n{number}").allowed
+        assert len(judge._courses) <= 4096
+    assert judged.count("hot") == 1
+
+
+def test_what_is_not_in_use_is_forgotten_and_judged_anew(judged):
+    judge = policy(deny_tools=["cold"])
+    for _ in range(2):
+        assert not call(judge, "cold").allowed
+        for number in range(5_000):
+            call(judge, f"n{number}")
+    assert judged.count("cold") == 2
+
+
+def test_long_names_and_methods_are_not_kept(judged):
+    judge = policy(allow_methods=["*"])
+    for _ in range(2):
+        call(judge, "x" * 257)
+        judge.decide("m" * 257, None, None, None)
+        judge.visible(Kind.TOOL, "x" * 257)
+    assert judged == ["x" * 257, None] * 2
+    assert len(judge._courses) == len(judge._shown) == 0
+    assert not any("m" * 257 in layer._remembered_methods.recent for layer in judge.layers)
+
+
+def test_no_memory_grows_without_end():
+    judge = policy(allow_methods=["*"])
+    for number in range(10_000):
+        judge.decide(f"m{number}", None, None, None)
+        judge.visible(Kind.TOOL, f"n{number}")
+    memories = [judge._courses, judge._shown, judge.layers[0]._remembered_methods]
+    assert all(len(memory) <= 4096 for memory in memories)
 
 
 # Methods
@@ -405,6 +469,49 @@ def test_ten_thousand_rules_find_each_name():
     assert not call(judge, "tool_10000").allowed
 
 
+SHAPES = ("n{}", "n{}_*", "*_n{}", "a*_n{}", "n{}?x", "*n{}_*", "b?{}_*")
+SEEN = ("n3", "n3_x", "x_n3", "a_n3", "n3_x", "x_n3_x", "bx3_y", "free", "Free")
+
+
+@pytest.fixture(scope="module", params=["deny", "allow", "rules", "all"])
+def policies_of_ten_and_of_ten_thousand(request):
+    def of(count):
+        names = [SHAPES[i % len(SHAPES)].format(i // len(SHAPES)) for i in range(count)]
+        ruled = {"path": {"path_within": "/data"}, "n": {"equals": 1}}
+        parts = {
+            "deny": {"deny_tools": names},
+            "allow": {"allow_tools": [*names, "free"]},
+            "rules": {"tool_rules": {name: rule(**ruled) for name in names}},
+        }
+        parts["all"] = parts["deny"] | parts["allow"] | parts["rules"]
+        return policy(**parts[request.param])
+
+    return of(30), of(10_000)
+
+
+@pytest.mark.parametrize("tool", SEEN)
+def test_ten_thousand_rules_cost_no_more_than_twice_what_ten_cost(
+    policies_of_ten_and_of_ten_thousand, tool
+):
+    raw = b'{"path":"/data/x","n":1}'
+
+    def opcodes(judge):
+        """At first sight, and once it is remembered."""
+        judge._courses = module._Memory()
+        counts = []
+        for _ in range(2):
+            with steps() as taken:
+                judge.decide("tools/call", Kind.TOOL, tool, raw)
+            counts.append(taken())
+        return counts
+
+    (few_first, few_known), (many_first, many_known) = map(
+        opcodes, policies_of_ten_and_of_ten_thousand
+    )
+    assert many_first <= 2 * few_first
+    assert many_known == few_known < few_first
+
+
 # Properties
 
 words = st.sampled_from(
@@ -516,3 +623,61 @@ def test_both_never_allow_more_than_either(server, client, question):
 def test_the_same_question_has_the_same_answer(source, question):
     judge = policy(**source)
     assert ask(judge, question) == ask(judge, question) == ask(policy(**source), question)
+
+
+def unremembered(judge, method, kind, name, raw):
+    """The same decision, layer by layer, each step when it is due."""
+    for layer in judge.layers:
+        decision = layer._judge_method(method)
+        if not decision.allowed:
+            return decision
+        expected = TARGETS.get(method)
+        if expected is not None and (kind is None or kind.value != expected or name is None):
+            return layer.nameless(method, Kind(expected))
+        if kind is None:
+            continue
+        if name is None:
+            return layer.nameless(method, kind)
+        decision, rules = layer.verdict(kind, name)
+        if not decision.allowed:
+            return decision
+        for key, rule in rules:
+            try:
+                found = rule.violation(read_arguments(raw))
+            except Unreadable:
+                return layer.unreadable(name, key)
+            if found is not None:
+                return layer.violated(name, key, found)
+    return ALLOW
+
+
+@settings(max_examples=500)
+@given(
+    sources,
+    sources,
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                [*USES.values(), "resources/subscribe", "ping", "acme/x", "ＰＩＮＧ", ""]
+            ),
+            st.sampled_from([*Kind, None]),
+            names | st.none(),
+            objects,
+        ),
+        max_size=6,
+    ),
+)
+def test_what_is_remembered_is_what_would_be_decided_anew(server, client, asked):
+    judges = [policy(**server), both(policy(**server), policy(client="c", **client))]
+    for judge in judges:
+        for method, kind, name, arguments in asked * 2:
+            raw = json.dumps(arguments).encode()
+            anew = unremembered(judge, method, kind, name, raw)
+            assert judge.decide(method, kind, name, raw) == anew
+            if kind is not None and name is not None:
+                shown = all(
+                    layer._judge_method(module._USES[kind]).allowed
+                    and layer.verdict(kind, name).decision.allowed
+                    for layer in judge.layers
+                )
+                assert judge.visible(kind, name) is shown

@@ -384,9 +384,16 @@ MESSAGES = [
     Defence(
         "look-alikes of a ruled argument are refused",
         RULES,
-        "breach = rule.says(_LOOK_ALIKE)",
-        "breach = None",
+        "elif (rule := root.resembled(key)) is not None:",
+        "elif (rule := None) is not None:",
         EXACTLY,
+        also=[
+            (
+                RULES,
+                "elif (rule := self.resembled(key)) is not None:",
+                "elif (rule := None) is not None:",
+            )
+        ],
     ),
     Defence(
         "a list where the rule wants a value is refused",

@@ -127,9 +127,8 @@ OPERATION = [
     Defence(
         "what is refused to one client costs the others nothing",
         LIMITS,
-        "            if mine is not None and kept is not None:\n",
-        "            if total is not None:\n                total.full_at = full_at + total.interval\n"
-        "            if mine is not None and kept is not None:\n",
+        "            total.full_at = total_full_at\n",
+        "            total.full_at = total_full_at + total.interval\n",
         "test_what_is_refused_to_one_client_costs_the_others_nothing",
     ),
     Defence(

@@ -841,6 +841,27 @@ async def test_a_list_in_the_result_of_a_task_is_looked_at(tmp_path):
         assert is_refused(await gateway.post(call("echo")))
 
 
+@pytest.mark.parametrize("form", ["at once", "in events"])
+async def test_a_result_under_another_id_does_not_pass(tmp_path, form):
+    async def foreign(_seen, reply):
+        # To the client it would be a list that it asked for elsewhere, and nobody looked at it.
+        value = {"jsonrpc": "2.0", "id": 99, "result": {"tools": [tool("foreign")]}}
+        await gateway.server.give(value, reply)
+
+    async with guarded(tmp_path) as gateway:
+        gateway.server.form = "json" if form == "at once" else "sse"
+        gateway.server.calling = foreign
+        async with await gateway.connect() as client:
+            headers = [("Connection", "close")]
+            await client.raw(client.render("POST", "/mcp/demo", call("echo"), headers))
+            with trio.fail_after(5):
+                assert b"foreign" not in await client.ends()
+        line = (await gateway.audit(2))[-1]
+        assert (line["tool"], line["outcome"]) == ("echo", "upstream_error")
+        gateway.server.calling = None
+        assert (await gateway.post(call("echo"))).status == 200
+
+
 # -- pins
 
 

@@ -446,6 +446,18 @@ async def test_a_token_never_travels_upstream_in_whatever_place(tmp_path):
             assert CI not in text
 
 
+async def test_a_token_in_a_query_that_would_be_forwarded_is_refused(tmp_path):
+    servers = [{"name": "demo", "forward_query": True}]
+    async with guarded(tmp_path, servers=servers) as rig:
+        assert (await rig.gateway.post(call("echo"), "/mcp/demo?a=1", rig.headers())).status == 200
+        for name in ("access_token", "a=1&Access_Token", "access%5ftoken", "a;access_token"):
+            path = f"/mcp/demo?{name}={rig.token().decode()}"
+            response = await rig.gateway.post(call("echo"), path, rig.headers())
+            assert response.status == 400
+            assert "Authorization" in response.error["message"]
+        assert [seen.target for seen in rig.upstream] == [b"/mcp?a=1"]
+
+
 async def test_no_piece_of_a_token_is_in_any_output(tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
     said, pieces = [], []

@@ -484,8 +484,12 @@ async def test_secrets_are_in_no_output(tmp_path, caplog, kind):
             refusing(gateway, *tokens(gateway), None)
             await ask()
             authority.answers["/token"] = (400, [], b'{"error":"' + CANARY.encode() + b'"}')
+            if kind not in FIXED:
+                # Another grant than before: it is asked for, and refused in those words.
+                auth["scopes"] = ["other"]
             assert await gateway.reload(config)
             await ask()
+            assert kind in FIXED or len(authority.asked) >= 2
             # One that can't be used: the fault must not quote it.
             broken = {**auth, **({"token": CANARY + "\n"} if kind == "bearer" else {"nothing": 1})}
             assert not await gateway.reload(with_auth(broken))
