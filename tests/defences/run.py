@@ -194,7 +194,7 @@ def run(
     )
     ended = True
     try:
-        output = process.communicate(timeout=LIMIT_S * (3 if len(ids) > 20 else 1))[0]
+        output = process.communicate(timeout=LIMIT_S * (1 + len(ids) // 20))[0]
     except subprocess.TimeoutExpired:
         ended = False
         os.killpg(process.pid, signal.SIGKILL)
