@@ -37,7 +37,7 @@ def test_a_process_told_to_use_no_extension_never_loads_httptools():
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env={**os.environ, "MCPX_NO_EXTENSIONS": "1"},
+        env={**os.environ, "MCPX_NO_EXTENSIONS": "1", "MCPX_REQUIRE_EXTENSIONS": ""},
         capture_output=True,
         text=True,
         check=True,
