@@ -18,7 +18,7 @@ from mcpx._speedups.frames import elements, members, scan, string
 from mcpx.core.policy import Kind
 from mcpx.errors import INVALID_REQUEST, FrameError
 
-__all__ = ["Entry", "Listing", "listed_tools", "read_listing"]
+__all__ = ["Entry", "Listing", "listed_tools", "member_text", "read_listing"]
 
 #: The result's member that holds the list, the entry's member that names it, its kind.
 _LISTS: Final = {
@@ -108,7 +108,7 @@ def read_listing(body: bytes) -> Listing:
             elif key in _LISTS:
                 name_key, kind = _LISTS[key]
                 entries = [
-                    Entry(_named(body, at, name_key), at, until)
+                    Entry(member_text(body, at, name_key), at, until)
                     for at, until in elements(body, start)
                 ]
                 lists.append(_List(kind, start, end, entries))
@@ -117,9 +117,10 @@ def read_listing(body: bytes) -> Listing:
     return Listing(body, lists, next_cursor)
 
 
-def _named(body: bytes, start: int, name_key: str) -> str | None:
-    for key, value, end in members(body, start):
-        if key == name_key:
+def member_text(body: bytes, start: int, key: str) -> str | None:
+    """The text of a member of the object at ``start``; ``None`` if it has no such text."""
+    for found, value, end in members(body, start):
+        if found == key:
             return string(body, (value, end))
     return None
 

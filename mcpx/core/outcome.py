@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["classify", "read_answer"]
+__all__ = ["read_answer"]
 
 #: Looking into an answer costs about a nanosecond a byte; past this it isn't worth it.
 MAX_BYTES: Final = 1024 * 1024
@@ -31,14 +31,10 @@ class _Response(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Response).decode
 
 
-def classify(body: bytes, status: int) -> str | None:
-    """The word for a message, ``None`` if it is a request or notification of the server's."""
-    return read_answer(body, status, None)[0]
-
-
 def read_answer(body: bytes, status: int, asked: bytes | None) -> tuple[str | None, bool]:
     """The word for a message, and whether it brings a result to another request.
 
+    The word is ``None`` for a request or a notification of the server's.
     ``asked`` is the JSON text of the request's id, ``None`` if it has none. Errors may
     come without an id, or with one of the server's own; results may not.
     """

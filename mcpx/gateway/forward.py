@@ -24,7 +24,7 @@ from mcpx.transport.deadlines import Watch
 from mcpx.transport.http import Headers
 from mcpx.transport.upstream import UpstreamAnswer, UpstreamPool
 
-__all__ = ["forward", "open_session", "own_request", "shown_to"]
+__all__ = ["asked", "forward", "open_session", "own_request"]
 
 _WANTED: Final = (b"accept", b"application/json, text/event-stream")
 _WANTED_STREAM: Final = (b"accept", b"text/event-stream")
@@ -97,7 +97,7 @@ async def forward(ex: Exchange, credential: Credential | None = None) -> Upstrea
         message = _message(method, target, headers, body)
         return await pool.exchange(method, message, watch, repeatable=repeatable)
     send = partial(_send, pool, watch, repeatable, method, target, headers, body)
-    return await shown_to(credential, watch, send)
+    return await _shown_to(credential, watch, send)
 
 
 async def own_request(
@@ -126,8 +126,23 @@ async def own_request(
     if ex.modern:
         headers.append((b"mcp-method", method.encode()))
 
+    return await asked(pool, watch, target, headers, body, credential)
+
+
+async def asked(
+    pool: UpstreamPool,
+    watch: Watch,
+    target: bytes,
+    headers: Headers,
+    body: bytes,
+    credential: Credential | None,
+) -> UpstreamAnswer:
+    """The answer to a message of the gateway's own, which changes nothing.
+
+    Raises: as ``forward``.
+    """
     send = partial(_send, pool, watch, True, "POST", target, headers, body)
-    return await (send([]) if credential is None else shown_to(credential, watch, send))
+    return await (send([]) if credential is None else _shown_to(credential, watch, send))
 
 
 async def _send(
@@ -149,7 +164,7 @@ def _message(method: str, target: bytes, headers: Headers, body: bytes) -> bytes
     return request_head(method, target, headers, length=length) + body
 
 
-async def shown_to(
+async def _shown_to(
     credential: Credential, watch: Watch, send: Callable[[Headers], Awaitable[UpstreamAnswer]]
 ) -> UpstreamAnswer:
     """The answer to what ``send`` sends with the credential's headers; twice at the most."""

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from mcpx._speedups.frames import elements, members, scan, string
 from mcpx.config.snapshot import Route
 from mcpx.core.globs import GlobSet, fold, piles_marks
+from mcpx.core.listing import member_text
 from mcpx.core.policy import Kind
 from mcpx.errors import (
     INVALID_PARAMS,
@@ -137,11 +138,7 @@ def _task_id(ex: Exchange) -> str | None:
     assert frame is not None
     if MIRRORED_MEMBERS.get(frame.method or "") != "taskId" or frame.params is None:
         return None
-    body = ex.request.body
-    for key, start, end in members(body, frame.params[0]):
-        if key == "taskId":
-            return string(body, (start, end))
-    return None
+    return member_text(ex.request.body, frame.params[0], "taskId")
 
 
 def more_targets(ex: Exchange) -> list[tuple[Kind, str]]:
@@ -234,13 +231,19 @@ def find_route(ex: Exchange) -> None:
             "its operator can allow it with `forward_query: true`",
             rpc_code=INVALID_REQUEST,
         )
-    if ex.query and "access_token" in _parameters(ex.query):
+    if ex.query:
+        _check_query(ex.query, route)
+
+
+def _check_query(query: bytes, route: Route) -> None:
+    given = _parameters(query)
+    if "access_token" in given:
         # RFC 9700 section 4.3.2, and a client's credential never goes upstream.
         raise BadRequest("tokens are sent in the Authorization header, not in the query")
-    if ex.query and route.url is not None:
-        own = _parameters(route.url.target.partition(b"?")[2])
-        if not own.isdisjoint(_parameters(ex.query)):
-            raise BadRequest("the query sets a parameter that this server's own URL sets")
+    if route.url is not None and not given.isdisjoint(
+        _parameters(route.url.target.partition(b"?")[2])
+    ):
+        raise BadRequest("the query sets a parameter that this server's own URL sets")
 
 
 def _parameters(query: bytes) -> set[str]:

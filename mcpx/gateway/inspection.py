@@ -19,9 +19,9 @@ from typing import Final
 
 import trio
 
-from mcpx._speedups.frames import members, scan, string
+from mcpx._speedups.frames import scan
 from mcpx.core.integrity import Mode
-from mcpx.core.listing import MAX_DEPTH, listed_tools, read_listing
+from mcpx.core.listing import MAX_DEPTH, listed_tools, member_text, read_listing
 from mcpx.core.outcome import read_answer
 from mcpx.core.policy import Kind, Policy
 from mcpx.errors import FrameError, RemoteProtocolError, UpstreamError
@@ -266,7 +266,4 @@ def _cursor(ex: Exchange) -> str | None:
     frame, body = ex.frame, ex.request.body
     if frame is None or frame.params is None or ex.method != "tools/list":
         return None
-    for key, start, end in members(body, frame.params[0]):
-        if key == "cursor":
-            return string(body, (start, end))
-    return None
+    return member_text(body, frame.params[0], "cursor")

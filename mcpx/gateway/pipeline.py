@@ -160,8 +160,11 @@ class Pipeline:
             trace.policy_ends()
         limit_tool(ex, self.state)
         open_session(ex, self.state)
-        if self.state.audit is not None and self.state.audit.full:
-            await self._room(ex)
+        audit = self.state.audit
+        if audit is not None and audit.full:
+            # Nothing is done that can't be recorded (unless `audit.on_full` is `shed`).
+            ex.reply.watch.within(5, "audit")
+            await audit.room()
         client = ex.principal.name or ex.client_ip
         with self.state.shares.call(client, ex.snapshot.config.limits) as share:
             await check_tool(ex, self.state)
@@ -205,13 +208,6 @@ class Pipeline:
         # A turn that came too late is told as that, and not after the request was sent.
         await trio.lowlevel.checkpoint_if_cancelled()
         return result
-
-    async def _room(self, ex: Exchange) -> None:
-        """Nothing is done that can't be recorded (unless ``audit.on_full`` is ``shed``)."""
-        audit = self.state.audit
-        if audit is not None and audit.full:
-            ex.reply.watch.within(5, "audit")
-            await audit.room()
 
     async def admit(
         self, request: Request, reply: Reply, length: int | None

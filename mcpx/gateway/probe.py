@@ -14,13 +14,10 @@ import trio
 
 from mcpx.config.snapshot import Route
 from mcpx.errors import GatewayError, UpstreamError
-from mcpx.gateway.forward import shown_to
+from mcpx.gateway.forward import asked
 from mcpx.gateway.state import State
-from mcpx.protocol.http1 import request_head
 from mcpx.services.health import ProbeResult, verdict
 from mcpx.transport.deadlines import Watch
-from mcpx.transport.http import Headers
-from mcpx.transport.upstream import UpstreamAnswer
 
 __all__ = ["probe"]
 
@@ -55,17 +52,10 @@ async def probe(state: State, route: Route) -> ProbeResult:
         (b"mcp-method", b"server/discover"),
         (b"user-agent", b"mcpx-health"),
     ]
-    target = route.url.target
     watch = Watch(trio.CancelScope())
     started = trio.current_time()
-
-    async def send(shown: Headers) -> UpstreamAnswer:
-        head = request_head("POST", target, headers + shown, length=len(_BODY))
-        return await pool.exchange("POST", head + _BODY, watch, repeatable=True)
-
     credential = state.trust.credentials.get(route.name)
-    asked = send([]) if credential is None else shown_to(credential, watch, send)
-    with await asked as answer:
+    with await asked(pool, watch, route.url.target, headers, _BODY, credential) as answer:
         parts: list[bytes] = []
         size = 0
         content_type = b""

@@ -194,7 +194,7 @@ class State:
                 route.timeouts.total_s,
             )
             was = before.routes.get(name) if before is not None else None
-            if name in old and was is not None and was.server.url == route.server.url:
+            if name in old and _same_place(was, route):
                 breakers[name] = old[name]
                 breakers[name].resize(*settings)
             else:

@@ -354,11 +354,12 @@ class AuditLog:
     async def _write(self) -> Written:
         """Write the first records of the queue and take out those that are written."""
         batch = [record for record, _ in islice(self._queue, self._batch)]
-        untold = self._untold
+        untold, line = self._untold, self._line()
+        last = [lost_line(untold, self._clock())] if untold else []
         if any(record.arguments and len(record.arguments) > LONG_BYTES for record in batch):
-            work = partial(self._encode_and_write, batch, untold)
+            work = partial(self._encode_and_write, line, batch, last)
         else:
-            work = partial(self._sink.write, await self._encoded(batch, untold))
+            work = partial(self._sink.write, [*await _encoded(line, batch), *last])
         # Not abandoned when cancelled: the thread's result says what is written.
         result = await trio.to_thread.run_sync(work, limiter=self._thread)
         count = min(result.lines, len(batch))
@@ -374,24 +375,14 @@ class AuditLog:
         self._waiting_for_writer.unpark_all()
         return result
 
-    async def _encoded(self, batch: Sequence[AuditRecord], untold: int) -> list[bytes]:
-        """The batch as lines, with turns for other tasks in between."""
-        line = self._line()
-        lines: list[bytes] = []
-        for start in range(0, len(batch), SLICE):
-            if start:
-                await trio.lowlevel.checkpoint()
-            lines += map(line, batch[start : start + SLICE])
-        if untold:
-            lines.append(lost_line(untold, self._clock()))
-        return lines
-
-    def _encode_and_write(self, batch: Sequence[AuditRecord], untold: int) -> Written:
+    def _encode_and_write(
+        self,
+        line: Callable[[AuditRecord], bytes],
+        batch: Sequence[AuditRecord],
+        last: Sequence[bytes],
+    ) -> Written:
         """On the worker thread."""
-        lines = [*map(self._line(), batch)]
-        if untold:
-            lines.append(lost_line(untold, self._clock()))
-        return self._sink.write(lines)
+        return self._sink.write([*map(line, batch), *last])
 
     def _line(self) -> Callable[[AuditRecord], bytes]:
         """What makes a line of a record, with the redactor of now: for one batch."""
@@ -443,6 +434,18 @@ class AuditLog:
             event(log, logging.ERROR, "audit records are lost", count=self._untold)
         self._finished.set()
         self._waiting_for_writer.unpark_all()
+
+
+async def _encoded(
+    line: Callable[[AuditRecord], bytes], batch: Sequence[AuditRecord]
+) -> list[bytes]:
+    """The batch as lines, with turns for other tasks in between."""
+    lines: list[bytes] = []
+    for start in range(0, len(batch), SLICE):
+        if start:
+            await trio.lowlevel.checkpoint()
+        lines += map(line, batch[start : start + SLICE])
+    return lines
 
 
 def _identity(config: AuditConfig) -> tuple[object, ...]:

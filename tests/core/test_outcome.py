@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcpx.core.outcome import MAX_BYTES, classify, read_answer
+from mcpx.core.outcome import MAX_BYTES, read_answer
 
 WORDS = {"ok", "tool_error", "rpc_error", "http_error", "unread"}
 
@@ -31,13 +31,13 @@ WORDS = {"ok", "tool_error", "rpc_error", "http_error", "unread"}
     ],
 )
 def test_an_answer_has_its_word(body, status, word):
-    assert classify(body, status) == word
+    assert read_answer(body, status, None)[0] == word
 
 
 @given(st.binary(max_size=60), st.integers(100, 599))
 @settings(max_examples=300)
 def test_no_bytes_raise(body, status):
-    assert classify(body, status) in WORDS | {None}
+    assert read_answer(body, status, None)[0] in WORDS | {None}
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,8 @@
+"""What may be called: every list and rule, each through the one function that decides.
+
+It is long because the remembered way and the long way are held to the same tables.
+"""
+
 import json
 
 import msgspec

@@ -1,4 +1,7 @@
-"""The parsers of both libraries, run over the same bytes."""
+"""The parsers of both libraries, run over the same bytes.
+
+It is long for its tables: what is refused stands beside what is taken.
+"""
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings

@@ -1,4 +1,7 @@
-"""Connections to a server are bounded, used again when that is safe, and never lost."""
+"""Connections to a server are bounded, used again when that is safe, and never lost.
+
+It is long because each way in which a server can fail is a test of its own.
+"""
 
 import gc
 import os

@@ -1,4 +1,7 @@
-"""What the gateway shows to the servers: its own, fresh, once, and nothing of anybody else's."""
+"""What the gateway shows to the servers: its own, fresh, once, and nothing of anybody else's.
+
+It is long because each kind of credential goes through the same stories.
+"""
 
 import logging
 from contextlib import asynccontextmanager
